@@ -1,0 +1,82 @@
+//! What ties nodes together: the contracts a broker keeps, and the values they speak in. A broker hands what arrives to
+//! the hub through one verb and knows no sessions and no sockets.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Instant};
+
+use roomcast_shared::publication::Publication;
+
+pub mod memory;
+pub mod redis;
+
+/// Publish and subscribe across nodes.
+///
+/// Order: what one caller publishes to one room is heard by every subscribed node in that order, the publisher's own node
+/// included, exactly once while the broker is heard. Without history a room is at most once across a lost connection.
+pub trait PubSub: Send + Sync + 'static {
+    /// Publishes to everybody in the room on every node. Calls take effect in the order they are made; the answer comes
+    /// when the broker has taken the publication. [`BrokerError`] means: not known to be published.
+    fn publish(&self, room: &str, publication: Publication) -> Answer<()>;
+
+    /// Asks that publications of the room be delivered to this node. Takes effect in the order of calls (also against
+    /// [`PubSub::unsubscribe`]). The answer comes when the broker has confirmed it on the present connection: at once where
+    /// the room is confirmed already, after a reconnect where the connection is lost.
+    fn subscribe(&self, room: &Arc<str>) -> Answer<()>;
+
+    /// Ends what [`PubSub::subscribe`] began; those who still wait for it are answered with [`BrokerError::Cancelled`].
+    fn unsubscribe(&self, room: &str);
+
+    /// Whether every subscribed room is heard at present.
+    fn health(&self) -> Health;
+}
+
+/// What a call comes to: known at once, or later.
+pub enum Answer<T> {
+    /// Known without waiting.
+    Now(Result<T, BrokerError>),
+    /// Known when the broker has answered; at the latest after the broker's timeout.
+    Later(Pin<Box<dyn Future<Output = Result<T, BrokerError>> + Send>>),
+}
+
+impl<T> Answer<T> {
+    /// Waits for what the call comes to.
+    pub async fn wait(self) -> Result<T, BrokerError> {
+        match self {
+            Self::Now(result) => result,
+            Self::Later(future) => future.await,
+        }
+    }
+}
+
+/// Why a broker call failed. To a client each of them is error 100, which it may try again.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BrokerError {
+    /// The call was not written to the broker: no connection, and too many calls wait for one already.
+    #[error("the broker is not connected and {0} calls wait for it already")]
+    Overloaded(usize),
+    /// No answer came in time.
+    #[error("the broker did not answer within {0:?}")]
+    Timeout(std::time::Duration),
+    /// The connection broke after the call was written: whether it took effect is not known.
+    #[error("the connection to the broker broke before it answered")]
+    Disconnected,
+    /// The broker refused the call.
+    #[error("the broker refused: {0}")]
+    Refused(String),
+    /// The caller's own node withdrew the call.
+    #[error("withdrawn")]
+    Cancelled,
+}
+
+/// Whether the broker is heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Never connected since the start.
+    Starting,
+    /// Connected, and every room is subscribed on this connection.
+    Hearing,
+    /// Not connected, or rooms are still being subscribed again.
+    Lost {
+        /// When the connection was lost.
+        since: Instant,
+    },
+}

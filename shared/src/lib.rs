@@ -1,0 +1,5 @@
+//! Wire types, codecs, codes, room names and claims of Roomcast. No I/O, no runtime: whatever speaks the protocol, server
+//! or load tool, stands on this crate.
+
+pub mod protocol;
+pub mod publication;
