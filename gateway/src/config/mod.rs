@@ -1,1 +1,40 @@
-//! Placeholder of a module under construction.
+//! What a node is told at its start: one typed tree of settings, read from a file, the environment and flags, checked as a
+//! whole, with every fault found at once. Knows no rooms, no sockets and no tokens.
+//!
+//! The path to a field of [`Settings`] is the setting's name; upper-cased and joined by `_` behind `ROOMCAST_` it is its
+//! variable; `_file` (`_FILE`) behind either names a file to read the value from. Flags go before variables, variables
+//! before the file, the file before the default.
+
+mod check;
+mod environment;
+mod file;
+mod load;
+mod origin;
+mod provenance;
+mod report;
+mod secret;
+mod section;
+mod settings;
+mod suggest;
+mod value;
+
+pub use load::{Check, Fault, Faults, Flag, Loaded, Sources, load};
+pub use origin::OriginPattern;
+pub use provenance::{Provenance, Source};
+pub use report::{help, markdown_table};
+pub use secret::{Pem, RedisUrl, Secret};
+pub use settings::{
+    Api, Auth, Channel, Client, Http, Hub, Log, Namespace, Ready, Redis, RoomRules, Settings, Shutdown, WebSocket,
+};
+pub use value::{LogFormat, LogLevel};
+
+/// What the names of all variables begin with.
+pub const PREFIX: &str = "ROOMCAST_";
+
+/// The variable that names the settings file, as `--config` does.
+pub const FILE_VARIABLE: &str = "ROOMCAST_CONFIG";
+
+/// Reads a duration as the settings have it: `250ms`, `30s`, `5m`, `1h`, `1h30m`. The error says how to write one.
+pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    value::Scalar::parse(text)
+}

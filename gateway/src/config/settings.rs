@@ -1,0 +1,253 @@
+//! Every setting of a node, declared once: documentation, name, type and default. The type says how it is written: a
+//! `Duration` as `25s`, a `usize` is a size in bytes and written `64KB`, a `u32` is a count.
+//! Adding a setting is adding its line here and nothing else.
+
+use std::{net::SocketAddr, time::Duration};
+
+use ipnet::IpNet;
+
+use super::{
+    origin::OriginPattern,
+    secret::{Pem, RedisUrl, Secret},
+    section::{About, Place, Visitor, join, section},
+    value::{LogFormat, LogLevel},
+};
+
+section! {
+    /// All settings of a node. The path to a field is the name of the setting: `settings.redis.url` is `redis.url`.
+    Settings {
+        /// Address for clients. `:8000` means every IPv4 address, `[::]:8000` every address. Port 0 takes a free one.
+        listen: SocketAddr = "127.0.0.1:8000",
+        /// Address for the server API, metrics and health. The same as `listen` makes one listener serve all.
+        internal_listen: SocketAddr = "127.0.0.1:9000",
+        /// Name of this node in replies, logs and metrics. Unset: the name of the host and a random suffix.
+        node_name: String,
+        /// Origins of web pages that may connect: `https://example.com`, `https://*.example.com`, or `*` for any. Pages
+        /// of the node's own origin and clients that send no origin may always. In development mode: any.
+        allowed_origins: Vec<OriginPattern>,
+        /// Networks of proxies whose `X-Forwarded-For` or PROXY header gives the client's address.
+        trusted_proxies: Vec<IpNet>,
+        /// Whether `/` serves a page to try the node with. In development mode: true.
+        playground: bool = "false",
+        /// Who may connect.
+        auth: Auth,
+        /// The server API.
+        api: Api,
+        /// What one client, or all clients of one node, may take.
+        client: Client,
+        /// The WebSocket transport.
+        websocket: WebSocket,
+        /// HTTP requests, before any upgrade.
+        http: Http,
+        /// Names of rooms.
+        channel: Channel,
+        /// The rooms of this node.
+        hub: Hub,
+        /// What ties nodes together.
+        redis: Redis,
+        /// Rules of rooms without a namespace. In development mode clients may subscribe and publish.
+        rooms: RoomRules,
+        /// Rules of rooms whose name begins with a namespace and a colon.
+        namespaces: Vec<Namespace>,
+        /// When the node reports itself ready.
+        ready: Ready,
+        /// How the node ends.
+        shutdown: Shutdown,
+        /// The log.
+        log: Log,
+    }
+}
+
+section! {
+    /// Who may connect. A token is accepted if one of the keys given here has signed it.
+    Auth {
+        /// Secret for tokens signed with HS256, HS384 or HS512; 32 bytes or more.
+        hmac_secret: Option<Secret>,
+        /// The secret before the present one, accepted while tokens signed with it are still about.
+        hmac_previous_secret: Option<Secret>,
+        /// Public key (PEM) for signed tokens: RSA of 2048 bits or more, EC (P-256, P-384) or Ed25519.
+        public_key: Option<Pem>,
+        /// What the `aud` claim has to be, or to contain. Unset: not looked at.
+        audience: Option<String>,
+        /// What the `iss` claim has to be. Unset: not looked at.
+        issuer: Option<String>,
+        /// Whether a client may connect without any token, as nobody.
+        allow_anonymous: bool = "false",
+        /// Whether tokens with an empty `sub` are refused.
+        disallow_anonymous_connection_tokens: bool = "false",
+    }
+}
+
+section! {
+    /// The server API.
+    Api {
+        /// Key that callers of the server API send. Unset: the API is off, save in development mode.
+        key: Option<Secret>,
+    }
+}
+
+section! {
+    /// What one client, or all clients of one node, may take.
+    Client {
+        /// Time between two pings of the server, whole seconds; 0s turns pings off.
+        ping_interval: Duration = "25s",
+        /// How long the answer to a ping may take, shorter than `client.ping_interval`; then the client is closed (3012).
+        pong_timeout: Duration = "8s",
+        /// How long a client may take to send its `connect` command; then it is closed (3502).
+        stale_close_delay: Duration = "10s",
+        /// How long a client may take to refresh a token that has expired; then it is closed (3005).
+        expired_close_delay: Duration = "25s",
+        /// Rooms one client may be in (error 106).
+        channel_limit: u32 = "128",
+        /// What may wait for one client that reads slowly; beyond that it is closed (3008).
+        queue_max_size: usize = "1MB",
+        /// Kernel send buffer of one connection (SO_SNDBUF), which is part of what a slow client costs.
+        send_buffer: usize = "64KB",
+        /// Connections to this node, beyond which upgrades are answered 503; 0 for no limit.
+        connection_limit: u32 = "0",
+        /// New connections to this node in a second, beyond which upgrades are answered 503; 0 for no limit.
+        connection_rate_limit: u32 = "0",
+        /// Connections of one user to this node (3504); 0 for no limit.
+        user_connection_limit: u32 = "0",
+        /// Commands of one client that may wait for the broker at a time; what follows is read when one is answered.
+        pending_commands: u32 = "128",
+        /// No token needed and every command allowed, for trying things out; on loopback addresses only.
+        insecure: bool = "false",
+    }
+}
+
+section! {
+    /// The WebSocket transport.
+    WebSocket {
+        /// Size of one message of a client, beyond which it is closed (1009).
+        message_size_limit: usize = "64KB",
+        /// How long one write to a client may take; then it is closed.
+        write_timeout: Duration = "1s",
+    }
+}
+
+section! {
+    /// HTTP requests, before any upgrade.
+    Http {
+        /// How long a client may take to send the head of its request.
+        header_timeout: Duration = "5s",
+    }
+}
+
+section! {
+    /// Names of rooms.
+    Channel {
+        /// Length of a room's name in bytes (error 107).
+        max_length: usize = "255",
+    }
+}
+
+section! {
+    /// The rooms of this node.
+    Hub {
+        /// What may wait to be delivered in one room; beyond that publishers and the reader of Redis wait.
+        inbox_size: usize = "1MB",
+    }
+}
+
+section! {
+    /// What ties nodes together.
+    Redis {
+        /// `redis://` or `rediss://` with user, password, host, port and database, or `redis+unix://` with the path of a
+        /// socket. Unset: rooms live in the memory of this node alone.
+        url: Option<RedisUrl>,
+        /// What the names of this system's keys and channels in Redis begin with. Nodes of one system share it.
+        prefix: String = "roomcast",
+        /// How long connecting to Redis may take.
+        connect_timeout: Duration = "1s",
+        /// How long an answer of Redis may take; then the client is told error 100.
+        io_timeout: Duration = "4s",
+        /// Publications that may wait to be written to Redis, for instance while it is not connected.
+        publish_queue: u32 = "65536",
+    }
+}
+
+section! {
+    /// What clients may do in a room. A client is somebody with a token; a subscriber is a client that is in the room.
+    RoomRules {
+        /// Whether any client may subscribe.
+        allow_subscribe_for_client: bool = "false",
+        /// Whether `allow_subscribe_for_client` holds for clients without a user as well.
+        allow_subscribe_for_anonymous: bool = "false",
+        /// Whether any client may publish.
+        allow_publish_for_client: bool = "false",
+        /// Whether subscribers may publish.
+        allow_publish_for_subscriber: bool = "false",
+        /// Whether the two rules above hold for clients without a user as well.
+        allow_publish_for_anonymous: bool = "false",
+        /// Whether `room#1,2` is open to the users 1 and 2, and to nobody else.
+        allow_user_limited_channels: bool = "false",
+    }
+}
+
+section! {
+    /// When the node reports itself ready.
+    Ready {
+        /// How long Redis may go unheard before the node reports itself not ready; 0s for ever.
+        broker_grace: Duration = "30s",
+    }
+}
+
+section! {
+    /// How the node ends. First it reports itself not ready, then it stops accepting, then it closes its connections.
+    Shutdown {
+        /// How long the node goes on accepting, so that balancers can turn away from it.
+        delay: Duration = "5s",
+        /// Time over which the closing of connections is spread, after the delay.
+        drain: Duration = "30s",
+        /// When the node ends whatever is left; at least delay and drain together.
+        timeout: Duration = "45s",
+    }
+}
+
+section! {
+    /// The log.
+    Log {
+        /// What is logged: error, warn, info, debug or trace.
+        level: LogLevel = "info",
+        /// How: pretty, json, or auto, which is pretty on a terminal and json elsewhere.
+        format: LogFormat = "auto",
+    }
+}
+
+/// Rules of the rooms `name:…`. Written as `[[namespaces]]` with `name` and the options of `[rooms]` in one table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Namespace {
+    /// What comes before the colon: two or more of letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// The rules; whatever is not said has the default, not what `[rooms]` says.
+    pub rules: RoomRules,
+}
+
+impl Place for Vec<Namespace> {
+    fn visit(&mut self, path: &str, about: &About, visitor: Visitor<'_>) {
+        for namespace in self {
+            namespace.rules.visit(&join(path, &namespace.name), about, &mut *visitor);
+        }
+    }
+}
+
+impl Settings {
+    /// Whether one listener serves clients and the internal pages. Two ports chosen freely (0) are two listeners.
+    pub fn one_listener(&self) -> bool {
+        self.listen == self.internal_listen && self.listen.port() != 0
+    }
+
+    /// The rules of a namespace by its name, or of rooms without one; `None` if no such namespace is declared.
+    pub fn rules(&self, namespace: Option<&str>) -> Option<&RoomRules> {
+        match namespace {
+            None => Some(&self.rooms),
+            Some(name) => self.namespaces.iter().find(|known| known.name == name).map(|known| &known.rules),
+        }
+    }
+
+    /// Calls `visitor` for every setting.
+    pub(super) fn visit_all(&mut self, visitor: Visitor<'_>) {
+        self.visit("", &About { doc: "", default: None }, visitor);
+    }
+}
