@@ -1,5 +1,7 @@
 //! Wire types, codecs, codes, room names and claims of Roomcast. No I/O, no runtime: whatever speaks the protocol, server
 //! or load tool, stands on this crate.
 
+pub mod claims;
 pub mod protocol;
 pub mod publication;
+pub mod room;

@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::{raw, reply::is_default};
 
 /// One thing said in a room. The JSON and Protobuf forms are those of the client protocol.
-#[derive(Clone, PartialEq, prost::Message, Serialize)]
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Publication {
     /// Payload: JSON text as the publisher spelt it, or any bytes where only Protobuf clients listen.
     #[prost(bytes = "bytes", tag = "4")]
-    #[serde(skip_serializing_if = "Bytes::is_empty", serialize_with = "raw::serialize")]
+    #[serde(with = "raw", skip_serializing_if = "Bytes::is_empty")]
     pub data: Bytes,
     /// The client that published; absent for the server API.
     #[prost(message, optional, tag = "5")]
@@ -44,18 +45,10 @@ pub struct ClientInfo {
     pub client: String,
     /// What the connection token says of the client, JSON.
     #[prost(bytes = "bytes", tag = "3")]
-    #[serde(
-        skip_serializing_if = "Bytes::is_empty",
-        serialize_with = "raw::serialize",
-        deserialize_with = "raw::deserialize"
-    )]
+    #[serde(with = "raw", skip_serializing_if = "Bytes::is_empty")]
     pub conn_info: Bytes,
     /// What the subscription token says of the client in this room, JSON.
     #[prost(bytes = "bytes", tag = "4")]
-    #[serde(
-        skip_serializing_if = "Bytes::is_empty",
-        serialize_with = "raw::serialize",
-        deserialize_with = "raw::deserialize"
-    )]
+    #[serde(with = "raw", skip_serializing_if = "Bytes::is_empty")]
     pub chan_info: Bytes,
 }

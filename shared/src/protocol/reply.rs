@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::raw;
 use crate::publication::{ClientInfo, Publication};
 
 /// One answer or push. A reply with an id answers that command; an empty one is a ping.
-#[derive(Clone, PartialEq, prost::Message, Serialize)]
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Reply {
     /// Id of the command answered, 0 for a push.
     #[prost(uint32, tag = "1")]
@@ -47,8 +48,9 @@ pub struct Reply {
     pub refresh: Option<Box<RefreshResult>>,
 }
 
-/// A refused command: code and text of [`super::code::ErrorCode`].
-#[derive(Clone, PartialEq, Eq, prost::Message, Serialize)]
+/// A refused command: code and text of [`ErrorCode`](super::code::ErrorCode).
+#[derive(Clone, PartialEq, Eq, prost::Message, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ErrorReply {
     /// Number of the error.
     #[prost(uint32, tag = "1")]
@@ -63,11 +65,12 @@ pub struct ErrorReply {
 }
 
 /// An answer without fields.
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message, Serialize, Deserialize)]
 pub struct EmptyResult {}
 
 /// Answer to `connect`.
-#[derive(Clone, PartialEq, prost::Message, Serialize)]
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ConnectResult {
     /// Id of the session, a UUID of version 4.
     #[prost(string, tag = "1")]
@@ -86,7 +89,7 @@ pub struct ConnectResult {
     pub ttl: u32,
     /// Payload of the connect hook.
     #[prost(bytes = "bytes", tag = "5")]
-    #[serde(skip_serializing_if = "Bytes::is_empty", serialize_with = "raw::serialize")]
+    #[serde(with = "raw", skip_serializing_if = "Bytes::is_empty")]
     pub data: Bytes,
     /// Server-side subscriptions, by room.
     #[prost(btree_map = "string, message", tag = "6")]
@@ -111,7 +114,9 @@ pub struct ConnectResult {
 }
 
 /// Answer to `subscribe`, and a server-side subscription in a connect answer.
-#[derive(Clone, PartialEq, prost::Message, Serialize)]
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(clippy::struct_excessive_bools, reason = "the protocol has these fields")]
 pub struct SubscribeResult {
     /// Whether the client has to refresh its subscription token.
     #[prost(bool, tag = "1")]
@@ -147,7 +152,7 @@ pub struct SubscribeResult {
     pub positioned: bool,
     /// Payload of the subscription token or hook.
     #[prost(bytes = "bytes", tag = "11")]
-    #[serde(skip_serializing_if = "Bytes::is_empty", serialize_with = "raw::serialize")]
+    #[serde(with = "raw", skip_serializing_if = "Bytes::is_empty")]
     pub data: Bytes,
     /// Whether recovery was asked for.
     #[prost(bool, tag = "12")]
@@ -160,7 +165,8 @@ pub struct SubscribeResult {
 }
 
 /// Answer to `refresh`.
-#[derive(Clone, PartialEq, Eq, prost::Message, Serialize)]
+#[derive(Clone, PartialEq, Eq, prost::Message, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RefreshResult {
     /// Id of the session.
     #[prost(string, tag = "1")]
@@ -181,7 +187,8 @@ pub struct RefreshResult {
 }
 
 /// Something the client did not ask for, in one of its rooms or about its connection.
-#[derive(Clone, PartialEq, prost::Message, Serialize)]
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Push {
     /// The room, empty where it concerns the connection.
     #[prost(string, tag = "2")]
@@ -202,7 +209,7 @@ pub struct Push {
     /// The server ended the subscription.
     #[prost(message, optional, tag = "7")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub unsubscribe: Option<CodedPush>,
+    pub unsubscribe: Option<UnsubscribePush>,
     /// The server ends the connection.
     #[prost(message, optional, tag = "11")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -210,17 +217,31 @@ pub struct Push {
 }
 
 /// Who entered or left.
-#[derive(Clone, PartialEq, prost::Message, Serialize)]
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Membership {
     /// The client.
     #[prost(message, optional, tag = "1")]
     pub info: Option<ClientInfo>,
 }
 
-/// A push that says why: `unsubscribe` and `disconnect`.
-#[derive(Clone, PartialEq, Eq, prost::Message, Serialize)]
+/// Why the server ended a subscription. Its fields are numbered apart from those of [`CodedPush`].
+#[derive(Clone, PartialEq, Eq, prost::Message, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UnsubscribePush {
+    /// Number, of [`super::code::Unsubscribe`].
+    #[prost(uint32, tag = "2")]
+    pub code: u32,
+    /// Its text.
+    #[prost(string, tag = "3")]
+    pub reason: String,
+}
+
+/// Why the server ends the connection, for transports that have no close frame to say it in.
+#[derive(Clone, PartialEq, Eq, prost::Message, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CodedPush {
-    /// Number, of [`super::code`].
+    /// Number, of [`super::code::Disconnect`].
     #[prost(uint32, tag = "1")]
     pub code: u32,
     /// Its text.
