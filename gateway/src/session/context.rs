@@ -1,0 +1,82 @@
+//! What all sessions of a node share: the node, the keys, the rules and the limits. Made once, before the first client.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use prometheus::{IntCounter, IntCounterVec};
+
+use crate::{auth::Verifier, config::Settings, metrics::Metrics, node::Node};
+
+/// What a session needs beside its own state.
+pub struct Context {
+    /// This node.
+    pub node: Arc<Node>,
+    /// Checks tokens; absent where no key is set.
+    pub verifier: Option<Verifier>,
+    /// Limits and room rules.
+    pub settings: Arc<Settings>,
+    /// The node's metrics.
+    pub metrics: Arc<Metrics>,
+    pub(super) commands: CommandCounts,
+    draining: AtomicBool,
+}
+
+impl Context {
+    /// The context of a node's sessions.
+    pub fn new(
+        node: Arc<Node>,
+        verifier: Option<Verifier>,
+        settings: Arc<Settings>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let commands = CommandCounts::new(&metrics.commands);
+        Self { node, verifier, settings, metrics, commands, draining: AtomicBool::new(false) }
+    }
+
+    /// From now on no client is let in any more.
+    pub fn start_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the node is about to end.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters of commands, by method and result, looked up by name once.
+pub(super) struct CommandCounts(HashMap<(&'static str, &'static str), IntCounter>);
+
+const METHODS: [&str; 12] = [
+    "connect",
+    "subscribe",
+    "unsubscribe",
+    "publish",
+    "presence",
+    "presence_stats",
+    "history",
+    "send",
+    "rpc",
+    "refresh",
+    "sub_refresh",
+    "other",
+];
+const RESULTS: [&str; 3] = ["ok", "error", "disconnect"];
+
+impl CommandCounts {
+    fn new(counts: &IntCounterVec) -> Self {
+        let all = METHODS.iter().flat_map(|method| RESULTS.iter().map(move |result| (*method, *result)));
+        Self(all.map(|key| (key, counts.with_label_values(&[key.0, key.1]))).collect())
+    }
+
+    pub(super) fn count(&self, method: &'static str, result: &'static str) {
+        if let Some(counter) = self.0.get(&(method, result)) {
+            counter.inc();
+        }
+    }
+}

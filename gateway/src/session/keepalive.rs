@@ -1,0 +1,163 @@
+//! When a client was last known to live, and what is due when: pings, pongs, and the ends of patience. Pure: told the time,
+//! it says what to do.
+
+use std::time::Duration;
+
+use rand::Rng;
+use roomcast_shared::protocol::code::Disconnect;
+use tokio::time::Instant;
+
+use crate::{
+    config::Client,
+    hub::{Opcode, Wire},
+};
+
+/// Who looks after the liveness of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heartbeat {
+    /// Empty messages of the protocol, which the client answers with an empty command.
+    Protocol,
+    /// Pings of the transport, which any WebSocket client answers by itself.
+    Transport,
+}
+
+/// The timers of one session.
+pub(super) struct Clock {
+    heartbeat: Heartbeat,
+    wire: Wire,
+    interval: Duration,
+    pong_timeout: Duration,
+    grace: Duration,
+    /// The client has to be connected by then.
+    stale: Instant,
+    next_ping: Option<Instant>,
+    /// A ping is out, and its answer is due by then.
+    pong_due: Option<Instant>,
+    /// The token expires then.
+    expires: Option<Instant>,
+}
+
+impl Clock {
+    pub(super) fn new(limits: &Client, heartbeat: Heartbeat, wire: Wire) -> Self {
+        Self {
+            heartbeat,
+            wire,
+            interval: limits.ping_interval,
+            pong_timeout: limits.pong_timeout,
+            grace: limits.expired_close_delay,
+            stale: Instant::now() + limits.stale_close_delay,
+            next_ping: None,
+            pong_due: None,
+            expires: None,
+        }
+    }
+
+    /// The client is connected: pings begin, spread so that clients that came together are not pinged together.
+    pub(super) fn start(&mut self, now: Instant) {
+        if !self.interval.is_zero() {
+            self.next_ping = Some(now + self.interval.mul_f64(rand::rng().random_range(0.5..1.0)));
+        }
+    }
+
+    /// The token expires then, or never.
+    pub(super) fn set_expiry(&mut self, expires: Option<Instant>) {
+        self.expires = expires;
+    }
+
+    /// What the client is told of pings in the answer to `connect`: seconds between them, and whether it has to answer.
+    pub(super) fn announced(&self) -> (u32, bool) {
+        match self.heartbeat {
+            Heartbeat::Transport => (0, false),
+            Heartbeat::Protocol => (u32::try_from(self.interval.as_secs()).unwrap_or(0), !self.interval.is_zero()),
+        }
+    }
+
+    /// Whether a whole frame is a pong and nothing else, known without decoding it.
+    pub(super) fn is_pong(&self, frame: &[u8]) -> bool {
+        self.pong_due.is_some() && frame == self.wire.encoding().ping()
+    }
+
+    /// The client answered a ping of the protocol.
+    ///
+    /// # Errors
+    /// No ping was out.
+    pub(super) fn pong(&mut self, _now: Instant) -> Result<(), Disconnect> {
+        match (self.heartbeat, self.pong_due.take()) {
+            (Heartbeat::Protocol, Some(_)) => Ok(()),
+            _ => Err(Disconnect::BAD_REQUEST),
+        }
+    }
+
+    /// The client answered a ping of the transport; one that was not asked for is allowed (RFC 6455, section 5.5.3).
+    pub(super) fn transport_pong(&mut self, _now: Instant) {
+        if self.heartbeat == Heartbeat::Transport {
+            self.pong_due = None;
+        }
+    }
+
+    pub(super) fn deadline(&self, connected: bool) -> Instant {
+        if !connected {
+            return self.stale;
+        }
+        let expired = self.expires.map(|at| at + self.grace);
+        let far = self.stale + Duration::from_secs(365 * 24 * 3600);
+        [self.next_ping, self.pong_due, expired].into_iter().flatten().min().unwrap_or(far)
+    }
+
+    /// Does what is due at `now`; `paused` while commands of the client are not read, so that its pong cannot be seen.
+    /// Gives the frame of a ping to be written.
+    ///
+    /// # Errors
+    /// The client took too long.
+    pub(super) fn tick(
+        &mut self,
+        now: Instant,
+        connected: bool,
+        paused: bool,
+    ) -> Result<Option<&'static [u8]>, Disconnect> {
+        if !connected {
+            return if now >= self.stale { Err(Disconnect::STALE) } else { Ok(None) };
+        }
+        if self.expires.is_some_and(|at| now >= at + self.grace) {
+            return Err(Disconnect::EXPIRED);
+        }
+        if self.pong_due.is_some_and(|due| now >= due) {
+            if !paused {
+                return Err(Disconnect::NO_PONG);
+            }
+            self.pong_due = Some(now + self.pong_timeout);
+        }
+        if self.next_ping.is_none_or(|due| now < due) {
+            return Ok(None);
+        }
+        self.next_ping = Some(now + self.interval);
+        self.pong_due.get_or_insert(now + self.pong_timeout);
+        Ok(Some(self.ping_frame()))
+    }
+
+    fn ping_frame(&self) -> &'static [u8] {
+        match (self.heartbeat, self.wire) {
+            (Heartbeat::Transport, _) => &[0x80 | Opcode::Ping as u8, 0],
+            (Heartbeat::Protocol, Wire::JsonWebSocket) => b"\x81\x02{}",
+            (Heartbeat::Protocol, Wire::ProtobufWebSocket) => b"\x82\x01\x00",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::put_frame_header;
+
+    #[test]
+    fn ping_frames_are_what_the_frame_writer_makes() {
+        let cases = [(Wire::JsonWebSocket, Opcode::Text), (Wire::ProtobufWebSocket, Opcode::Binary)];
+        for (wire, opcode) in cases {
+            let clock = Clock::new(&Client::default(), Heartbeat::Protocol, wire);
+            let mut frame = Vec::new();
+            put_frame_header(opcode, wire.encoding().ping().len(), &mut frame);
+            frame.extend_from_slice(wire.encoding().ping());
+            assert_eq!(clock.ping_frame(), frame);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Commands of one session that wait for the broker. Memory for them is held only while there are any.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures_util::stream::{FuturesUnordered, Stream};
+
+use super::connect::{EnteredRoom, Expiry};
+use crate::{broker::BrokerError, node::Hold};
+
+/// What a waiting command came to.
+pub(super) enum Done {
+    /// The rooms of a connection token are entered, or could not be.
+    Connected { id: u32, rooms: Result<Vec<EnteredRoom>, BrokerError>, expiry: Expiry },
+    /// A room is heard, or could not be.
+    Subscribed { id: u32, hold: Result<Hold, BrokerError> },
+    /// A publication was taken, or is not known to be.
+    Published { id: u32, result: Result<(), BrokerError> },
+}
+
+/// What a session is doing in a room just now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Busy {
+    Subscribing,
+    Publishing,
+}
+
+/// The commands that wait, and the rooms they concern.
+#[derive(Default)]
+pub(super) struct Pending {
+    waiting: FuturesUnordered<Waiting>,
+    rooms: Vec<(Box<str>, Busy)>,
+}
+
+/// Ends with the room it concerned, so that others may go on there.
+type Waiting = Pin<Box<dyn Future<Output = (Option<(Box<str>, Busy)>, Done)> + Send>>;
+
+impl Pending {
+    pub(super) fn start(&mut self, room: &str, busy: Busy, work: impl Future<Output = Done> + Send + 'static) {
+        self.rooms.push((room.into(), busy));
+        let room: Box<str> = room.into();
+        self.waiting.push(Box::pin(async move { (Some((room, busy)), work.await) }));
+    }
+
+    /// The same for work that concerns no single room.
+    pub(super) fn start_connect(&mut self, work: impl Future<Output = Done> + Send + 'static) {
+        self.waiting.push(Box::pin(async move { (None, work.await) }));
+    }
+
+    pub(super) fn is_full(&self, limit: u32) -> bool {
+        self.waiting.len() >= limit as usize
+    }
+
+    /// How many rooms are being entered.
+    pub(super) fn subscribing(&self) -> usize {
+        self.rooms.iter().filter(|(_, busy)| *busy == Busy::Subscribing).count()
+    }
+
+    pub(super) fn busy(&self, room: &str) -> Option<Busy> {
+        self.rooms.iter().find(|(name, _)| **name == *room).map(|(_, busy)| *busy)
+    }
+
+    pub(super) fn poll_next(&mut self, task: &mut Context<'_>) -> Poll<Option<Done>> {
+        Pin::new(&mut self.waiting).poll_next(task).map(|next| {
+            let (room, done) = next?;
+            if let Some(place) = room.and_then(|room| self.rooms.iter().position(|known| *known == room)) {
+                self.rooms.swap_remove(place);
+            }
+            Some(done)
+        })
+    }
+}

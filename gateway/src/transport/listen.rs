@@ -1,0 +1,145 @@
+//! Listeners: accepts connections, sets their sockets up, and serves HTTP on them until an upgrade takes them away. Knows
+//! the router only as something that answers requests.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{Router, body::Body};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use ipnet::IpNet;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+
+use super::address::{Peer, is_trusted, proxied_peer};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// Most bytes of a request that are buffered before its head is whole.
+const HEAD_BUFFER: usize = 16 * 1024;
+
+/// How long accepting rests when the process has no file left.
+const FILES_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a listener needs to know of its connections.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long the head of a request may take, and an idle connection wait for the next one.
+    pub header_timeout: Duration,
+    /// Kernel send buffer of each connection, in bytes.
+    pub send_buffer: usize,
+    /// Proxies whose PROXY header is believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// Opens a listening socket. An address in use a moment ago may be taken again at once.
+///
+/// # Errors
+/// The address is taken or not this machine's.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts until `stop`; afterwards requests under way are finished and idle connections end.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    options: Arc<Options>,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+) {
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let connection = connection(stream, peer.ip(), router.clone(), options.clone(), stop.clone());
+                tracker.spawn(connection);
+            }
+            Err(error) => rest(&error).await,
+        }
+    }
+}
+
+/// Errors of one connection that went away before it was accepted are passed over; where the process or the machine is out
+/// of something, accepting rests, so that what ends meanwhile gives it back.
+async fn rest(error: &io::Error) {
+    if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+        return;
+    }
+    tracing::warn!("accepting rests for {FILES_PAUSE:?}: {error}; if files ran out, raise the limit of open files");
+    tokio::time::sleep(FILES_PAUSE).await;
+}
+
+async fn connection(
+    mut stream: TcpStream,
+    peer: IpAddr,
+    router: Router,
+    options: Arc<Options>,
+    stop: CancellationToken,
+) {
+    if let Err(error) = set_up(&stream, options.send_buffer) {
+        tracing::debug!(%peer, "socket options: {error}");
+    }
+    let peer = if is_trusted(peer, &options.trusted_proxies) {
+        match proxied_peer(&mut stream, peer, options.header_timeout).await {
+            Ok(named) => named,
+            Err(error) => return tracing::debug!(%peer, "connection refused: {error}"),
+        }
+    } else {
+        peer
+    };
+    drop(serve_http(stream, peer.to_canonical(), router, options.header_timeout, stop).await);
+}
+
+async fn serve_http(
+    stream: TcpStream,
+    peer: IpAddr,
+    router: Router,
+    header_timeout: Duration,
+    stop: CancellationToken,
+) -> hyper::Result<()> {
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Peer(peer));
+        router.clone().oneshot(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_buf_size(HEAD_BUFFER)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        result = &mut connection => return result,
+        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+/// Small messages leave at once, dead peers are noticed, and the kernel's share of a slow client is bounded.
+fn set_up(stream: &TcpStream, send_buffer: usize) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(4);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_send_buffer_size(send_buffer)
+}

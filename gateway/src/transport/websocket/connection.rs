@@ -1,0 +1,349 @@
+//! The task of one WebSocket connection: moves bytes between the socket and the session, and sees to a proper end. While a
+//! client is idle it holds no buffer. Knows no commands.
+
+use std::{
+    cell::RefCell,
+    future::Future,
+    io::{self, IoSlice, Read},
+    net::Shutdown,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll, ready},
+};
+
+use roomcast_shared::protocol::code::Disconnect;
+use socket2::SockRef;
+use tokio::{
+    io::Interest,
+    net::TcpStream,
+    time::{Duration, Instant, Sleep, sleep_until},
+};
+
+use super::frame::{Event, Reader};
+use crate::{
+    hub::{Opcode, Outbox, Sink, put_frame_header},
+    session::{Admission, Context, Place, Session},
+};
+
+/// What one read takes from a socket at most; a buffer of this size is shared by all connections of a thread.
+const READ: usize = 64 * 1024;
+
+/// How long a client has to answer a close frame (RFC 6455, section 7.1.1).
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+thread_local! {
+    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
+}
+
+/// The socket, as the outbox writes it.
+struct Socket(TcpStream);
+
+impl Sink for Socket {
+    fn try_write(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
+        match bytes {
+            [bytes] => self.0.try_write(bytes),
+            bytes => self.0.try_write_vectored(bytes),
+        }
+    }
+}
+
+/// One connection: the future that owns its socket and its session.
+pub(super) struct Connection {
+    outbox: Arc<Outbox<Socket>>,
+    phase: Phase,
+    reader: Reader,
+    /// What was read of a frame that is not whole yet, or cannot be taken yet.
+    partial: Vec<u8>,
+    timer: Pin<Box<Sleep>>,
+    write_timeout: Duration,
+    _place: Place,
+}
+
+enum Phase {
+    Open(Session),
+    /// The last words are being written; until then at the latest.
+    Flushing {
+        until: Instant,
+        /// The client closed first, so that nothing more is to be read.
+        client_closed: bool,
+    },
+    /// They are written, and the client's close frame or the end of its stream is awaited.
+    Lingering,
+}
+
+/// How an open connection ends.
+enum End {
+    /// This side closes.
+    Close(Disconnect),
+    /// The client closed, with this code if it gave one.
+    ByClient(Option<u16>),
+    /// The connection is gone.
+    Gone,
+}
+
+impl From<Disconnect> for End {
+    fn from(disconnect: Disconnect) -> Self {
+        Self::Close(disconnect)
+    }
+}
+
+impl Connection {
+    /// A connection over a socket on which the handshake is done; `read` is what came after it already.
+    pub(super) fn new(
+        stream: TcpStream,
+        read: &[u8],
+        context: &Arc<Context>,
+        admission: Admission,
+        place: Place,
+    ) -> Self {
+        let settings = &context.settings;
+        let outbox = Arc::new(Outbox::new(Socket(stream), settings.client.queue_max_size));
+        let session = Session::new(context.clone(), outbox.clone(), admission);
+        Self {
+            timer: Box::pin(sleep_until(session.deadline())),
+            outbox,
+            phase: Phase::Open(session),
+            reader: Reader::new(settings.websocket.message_size_limit),
+            partial: read.to_vec(),
+            write_timeout: settings.websocket.write_timeout,
+            _place: place,
+        }
+    }
+
+    fn poll_open(&mut self, task: &mut TaskContext<'_>) -> Poll<End> {
+        // What came with the handshake, or could not be taken before, comes first.
+        if !self.partial.is_empty()
+            && let Err(end) = self.take_partial()
+        {
+            return Poll::Ready(end);
+        }
+        loop {
+            if let Err(end) = self.attend(task) {
+                return Poll::Ready(end);
+            }
+            let Phase::Open(session) = &mut self.phase else { return Poll::Pending };
+            let was_blocked = session.is_blocked();
+            if let Poll::Ready(disconnect) = session.poll_pending(task) {
+                return Poll::Ready(disconnect.into());
+            }
+            let unblocked = was_blocked && !session.is_blocked();
+            if unblocked && let Err(end) = self.take_partial() {
+                return Poll::Ready(end);
+            }
+            if let Err(disconnect) = self.keep_time(task) {
+                return Poll::Ready(disconnect.into());
+            }
+            if self.is_blocked() {
+                return Poll::Pending;
+            }
+            let readable = ready!(self.outbox.socket().0.poll_read_ready(task));
+            if let Err(end) = readable.map_err(|_| End::Gone).and_then(|()| self.read()) {
+                return Poll::Ready(end);
+            }
+        }
+    }
+
+    /// Writes what waits and sees whether the connection was asked to end.
+    fn attend(&self, task: &mut TaskContext<'_>) -> Result<(), End> {
+        loop {
+            let attention = self.outbox.attend(task);
+            if attention.broken {
+                return Err(End::Gone);
+            }
+            if let Some(disconnect) = attention.close {
+                return Err(End::Close(disconnect));
+            }
+            if !attention.waiting {
+                return Ok(());
+            }
+            match self.outbox.socket().0.poll_write_ready(task) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(_) => self.outbox.drain().map_err(|_| End::Gone)?,
+            };
+        }
+    }
+
+    fn is_blocked(&self) -> bool {
+        matches!(&self.phase, Phase::Open(session) if session.is_blocked())
+    }
+
+    /// Does what is due, and sets the timer to what is due next.
+    fn keep_time(&mut self, task: &mut TaskContext<'_>) -> Result<(), Disconnect> {
+        let Phase::Open(session) = &mut self.phase else { return Ok(()) };
+        loop {
+            let deadline = session.deadline();
+            if self.timer.deadline() != deadline {
+                self.timer.as_mut().reset(deadline);
+            }
+            if self.timer.as_mut().poll(task).is_pending() {
+                return Ok(());
+            }
+            session.tick(Instant::now())?;
+        }
+    }
+
+    /// Reads once and takes what came.
+    fn read(&mut self) -> Result<(), End> {
+        BUFFER.with_borrow_mut(|buffer| match self.outbox.socket().read(buffer) {
+            Ok(0) => Err(End::Gone),
+            Ok(length) if self.partial.is_empty() => self.take(&mut buffer[..length]),
+            Ok(length) => {
+                self.partial.extend_from_slice(&buffer[..length]);
+                self.take_partial()
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(_) => Err(End::Gone),
+        })
+    }
+
+    fn take_partial(&mut self) -> Result<(), End> {
+        let mut bytes = std::mem::take(&mut self.partial);
+        let taken = self.take_frames(&mut bytes)?;
+        if taken < bytes.len() {
+            bytes.drain(..taken);
+            self.partial = bytes;
+        }
+        Ok(())
+    }
+
+    /// Takes frames from a buffer that others use as well: what is not whole is copied.
+    fn take(&mut self, bytes: &mut [u8]) -> Result<(), End> {
+        let taken = self.take_frames(bytes)?;
+        self.partial.extend_from_slice(&bytes[taken..]);
+        Ok(())
+    }
+
+    /// Takes as many whole frames as the session wants, and says how many bytes they had.
+    fn take_frames(&mut self, bytes: &mut [u8]) -> Result<usize, End> {
+        let mut taken = 0;
+        let Phase::Open(session) = &mut self.phase else { return Ok(0) };
+        while !session.is_blocked() {
+            let Some((size, event)) = self.reader.read(&mut bytes[taken..])? else { break };
+            taken += size;
+            match event {
+                None => {}
+                Some(Event::Message(message)) => {
+                    session.receive(message)?;
+                    self.reader.forget_message();
+                }
+                Some(Event::Ping(payload)) => self.outbox.write(&frame(Opcode::Pong, payload)),
+                Some(Event::Pong) => session.transport_pong(),
+                Some(Event::Close(code)) => return Err(End::ByClient(code)),
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Ends the session, and says the last words if there is somebody to hear them.
+    fn finish(&mut self, end: End) {
+        let (last, code, reason, client_closed) = match end {
+            End::Gone => (Vec::new(), "gone".to_owned(), "the connection broke".into(), true),
+            End::ByClient(code) => {
+                let payload = code.map_or_else(Vec::new, |code| code.to_be_bytes().to_vec());
+                (frame(Opcode::Close, &payload), "client".to_owned(), format!("closed by the client, {code:?}"), true)
+            }
+            End::Close(disconnect) => {
+                let mut payload = disconnect.code.to_be_bytes().to_vec();
+                payload.extend_from_slice(disconnect.reason.as_bytes());
+                (frame(Opcode::Close, &payload), disconnect.code.to_string(), disconnect.reason.into_owned(), false)
+            }
+        };
+        // Said before the session leaves: whatever a room still has for it comes too late then.
+        if last.is_empty() {
+            self.outbox.abort();
+        } else {
+            self.outbox.finish(last);
+        }
+        let until = Instant::now() + self.write_timeout;
+        if let Phase::Open(session) = std::mem::replace(&mut self.phase, Phase::Flushing { until, client_closed }) {
+            session.close(&code, &reason);
+        }
+        self.partial = Vec::new();
+        self.timer.as_mut().reset(until);
+    }
+
+    fn poll_flush(&mut self, client_closed: bool, task: &mut TaskContext<'_>) -> Poll<()> {
+        loop {
+            let attention = self.outbox.attend(task);
+            if attention.broken {
+                return Poll::Ready(());
+            }
+            if !attention.waiting {
+                break;
+            }
+            if self.timer.as_mut().poll(task).is_ready() {
+                return Poll::Ready(());
+            }
+            let _ = ready!(self.outbox.socket().0.poll_write_ready(task));
+            if self.outbox.drain().is_err() {
+                return Poll::Ready(());
+            }
+        }
+        let ended = SockRef::from(&self.outbox.socket().0).shutdown(Shutdown::Write);
+        if client_closed || ended.is_err() {
+            return Poll::Ready(());
+        }
+        self.phase = Phase::Lingering;
+        self.timer.as_mut().reset(Instant::now() + CLOSE_PATIENCE);
+        self.poll_linger(task)
+    }
+
+    /// Reads on until the client has closed as well: closing with something unread would take the last words back.
+    fn poll_linger(&mut self, task: &mut TaskContext<'_>) -> Poll<()> {
+        loop {
+            if self.timer.as_mut().poll(task).is_ready() {
+                return Poll::Ready(());
+            }
+            if ready!(self.outbox.socket().0.poll_read_ready(task)).is_err() {
+                return Poll::Ready(());
+            }
+            let read = BUFFER.with_borrow_mut(|buffer| self.outbox.socket().read(buffer));
+            match read {
+                Ok(0) => return Poll::Ready(()),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Poll::Ready(()),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Future for Connection {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if let Phase::Open(_) = this.phase {
+            let end = ready!(this.poll_open(task));
+            this.finish(end);
+        }
+        match this.phase {
+            Phase::Flushing { client_closed, .. } => this.poll_flush(client_closed, task),
+            Phase::Lingering => this.poll_linger(task),
+            Phase::Open(_) => Poll::Pending,
+        }
+    }
+}
+
+impl Socket {
+    /// Reads what is there. A read that does not fill the buffer leaves the socket empty, which saves asking it once more:
+    /// what comes later is announced anew.
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut length = 0;
+        let room = buffer.len();
+        let result = self.0.try_io(Interest::READABLE, || {
+            length = (&*SockRef::from(&self.0)).read(buffer)?;
+            if length > 0 && length < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && length > 0 => Ok(length),
+            result => result.map(|()| length),
+        }
+    }
+}
+
+fn frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(payload.len() + 4);
+    put_frame_header(opcode, payload.len(), &mut frame);
+    frame.extend_from_slice(payload);
+    frame
+}
