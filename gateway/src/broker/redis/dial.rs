@@ -54,7 +54,8 @@ impl Target {
 
     /// Opens a connection; nothing is said on it yet.
     pub(super) async fn dial(&self) -> io::Result<Box<dyn Io>> {
-        let refused = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection in {:?}", self.connect_timeout));
+        let refused =
+            |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection in {:?}", self.connect_timeout));
         timeout(self.connect_timeout, self.open()).await.map_err(refused)?
     }
 

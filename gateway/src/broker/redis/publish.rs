@@ -196,11 +196,13 @@ impl Publisher {
     async fn work(&self) {
         let mut outage = Outage::new("publish", self.target.to_string());
         let mut pause = Duration::ZERO;
+        let mut previous = None;
         loop {
-            let link = tokio::select! {
-                link = self.connect(&mut outage, pause) => link,
+            let mut link = tokio::select! {
+                link = self.connect(&mut outage, pause, previous.as_ref()) => link,
                 never = self.expire() => match never {},
             };
+            previous = link.identity.take();
             let lost = self.serve(link).await;
             self.queue.state.lock().written = 0;
             pause = outage.failed(&lost);
@@ -217,10 +219,10 @@ impl Publisher {
         }
     }
 
-    async fn connect(&self, outage: &mut Outage, mut pause: Duration) -> Link {
+    async fn connect(&self, outage: &mut Outage, mut pause: Duration, previous: Option<&Identity>) -> Link {
         loop {
             sleep(pause).await;
-            match self.attempt().await {
+            match self.attempt(previous).await {
                 Ok(link) => {
                     outage.healed();
                     return link;
@@ -231,14 +233,16 @@ impl Publisher {
     }
 
     /// Connects, logs in, and makes sure that the server answers as one that is ready.
-    async fn attempt(&self) -> Result<Link, Lost> {
+    async fn attempt(&self, previous: Option<&Identity>) -> Result<Link, Lost> {
         let stream = self.target.dial().await?;
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.io_timeout));
         let made = MultiplexedConnection::new_with_config(self.target.login(), stream, config);
         let silent = |_| Lost::Silent(self.io_timeout);
         let (connection, driver) = timeout(self.io_timeout, made).await.map_err(silent)??;
-        let mut link = Link { connection, driver: Box::pin(driver), ended: false };
+        let mut link = Link { connection, driver: Box::pin(driver), ended: false, identity: None };
         link.ping().await?;
+        link.identify().await?;
+        link.succeed(previous).await?;
         Ok(link)
     }
 
@@ -246,7 +250,8 @@ impl Publisher {
         let mut batch = Vec::with_capacity(MAX_BATCH);
         loop {
             self.queue.take(&mut batch);
-            let outcome = if batch.is_empty() { self.idle(&mut link).await } else { self.write(&mut link, &mut batch).await };
+            let outcome =
+                if batch.is_empty() { self.idle(&mut link).await } else { self.write(&mut link, &mut batch).await };
             if let Err(lost) = outcome {
                 return lost;
             }
@@ -302,7 +307,11 @@ impl Publisher {
 
     fn answer(&self, answer: oneshot::Sender<Outcome>, took: Duration, outcome: Outcome) {
         self.latency.observe(took.as_secs_f64());
-        if outcome.is_ok() { self.ok.inc() } else { self.error.inc() }
+        if outcome.is_ok() {
+            self.ok.inc()
+        } else {
+            self.error.inc()
+        }
         // The caller may have gone; what it published stands all the same.
         let _ = answer.send(outcome);
     }
@@ -320,6 +329,15 @@ struct Link {
     driver: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Whether the driver has ended, and with it the connection.
     ended: bool,
+    identity: Option<Identity>,
+}
+
+/// A connection as the server knows it.
+#[derive(PartialEq)]
+struct Identity {
+    /// The server's run: numbers of connections begin anew with the next.
+    run: Vec<u8>,
+    connection: i64,
 }
 
 impl Link {
@@ -353,6 +371,32 @@ impl Link {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Link {
+    /// Learns how the server knows this connection; a user that may not ask goes without.
+    async fn identify(&mut self) -> Result<(), Lost> {
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.cmd("CLIENT").arg("ID").cmd("INFO").arg("server");
+        let answers = self.exchange(&pipeline).await?;
+        if let [Value::Int(connection), Value::BulkString(info)] = answers.as_slice() {
+            let run = info.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"run_id:"));
+            self.identity = run.map(|run| Identity { run: run.to_vec(), connection: *connection });
+        }
+        Ok(())
+    }
+
+    /// Ends the connection before this one at the server. What was written to it and not yet read would otherwise come
+    /// between, or after, what is written to this one: out of order, and long after it was answered with an error.
+    async fn succeed(&mut self, previous: Option<&Identity>) -> Result<(), Lost> {
+        let same_run = |previous: &&Identity| self.identity.as_ref().is_some_and(|now| now.run == previous.run);
+        if let Some(Identity { connection, .. }) = previous.filter(same_run) {
+            let mut pipeline = Pipeline::with_capacity(1);
+            pipeline.cmd("CLIENT").arg("KILL").arg("ID").arg(*connection);
+            self.exchange(&pipeline).await?;
+        }
+        Ok(())
     }
 }
 

@@ -258,13 +258,7 @@ impl State {
 
 impl Room {
     fn new() -> Self {
-        Self {
-            wanted: false,
-            heard: Heard::Never,
-            place: Place::Idle,
-            restoring: false,
-            waiters: Waiters::new(),
-        }
+        Self { wanted: false, heard: Heard::Never, place: Place::Idle, restoring: false, waiters: Waiters::new() }
     }
 
     /// Adds a waiter. Those who gave up are swept out whenever the list would grow, so that it holds no more than twice
