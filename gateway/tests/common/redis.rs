@@ -1,0 +1,224 @@
+//! A private redis-server for tests: on a free port or a unix socket, in a directory of its own, ended with the value.
+//! Knows nothing of the gateway.
+
+#![allow(dead_code, reason = "each test file uses the part it needs")]
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+const READY: Duration = Duration::from_secs(20);
+
+/// Where the server listens.
+#[derive(Clone, Debug)]
+enum Place {
+    Tcp(u16),
+    Tls(u16),
+    Unix,
+}
+
+/// A redis-server of the test's own.
+pub(crate) struct RedisServer {
+    child: Option<Child>,
+    place: Place,
+    dir: tempfile::TempDir,
+    arguments: Vec<String>,
+}
+
+impl RedisServer {
+    /// Starts a server on a free port of the loopback interface and waits until it answers.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same, with further arguments, for instance `["--requirepass", "secret"]`.
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
+        Self::place(Place::Tcp(free_port()), arguments)
+    }
+
+    /// Starts a server that listens on a unix socket only.
+    pub(crate) fn start_unix() -> Self {
+        Self::place(Place::Unix, &[])
+    }
+
+    /// Starts a server that speaks TLS only, as `localhost`, with a certificate of an authority of its own.
+    pub(crate) fn start_tls() -> Self {
+        Self::place(Place::Tls(free_port()), &[])
+    }
+
+    fn place(place: Place, arguments: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        let mut server = Self { child: None, place, dir, arguments };
+        if matches!(server.place, Place::Tls(_)) {
+            server.certify();
+        }
+        server.restart();
+        server
+    }
+
+    /// Starts the server again where it was, after [`RedisServer::kill`].
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        let mut command = Command::new("redis-server");
+        command.args(["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--dir"]).arg(self.dir.path());
+        match self.place {
+            Place::Tcp(port) => command.arg("--port").arg(port.to_string()),
+            Place::Unix => command.args(["--port", "0", "--unixsocket"]).arg(self.socket()),
+            Place::Tls(port) => command
+                .args(["--port", "0", "--tls-auth-clients", "no", "--tls-port", &port.to_string()])
+                .arg("--tls-cert-file")
+                .arg(self.dir.path().join("cert.pem"))
+                .arg("--tls-key-file")
+                .arg(self.dir.path().join("key.pem")),
+        };
+        command.args(&self.arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        self.child = Some(command.spawn().expect("redis-server is installed"));
+        self.await_ready();
+    }
+
+    /// Kills the server as a crash would.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("the server is ours");
+            child.wait().expect("the server is ours");
+        }
+    }
+
+    /// Stops the server in its tracks: its connections stay open, and nothing is answered.
+    pub(crate) fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets a paused server go on.
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    /// URL for clients.
+    pub(crate) fn url(&self) -> String {
+        match self.place {
+            Place::Tcp(port) => format!("redis://127.0.0.1:{port}"),
+            Place::Tls(port) => format!("rediss://localhost:{port}"),
+            Place::Unix => format!("redis+unix://{}", self.socket().display()),
+        }
+    }
+
+    /// The authority that signed the server's certificate, PEM; only with [`RedisServer::start_tls`].
+    pub(crate) fn authority_pem(&self) -> Vec<u8> {
+        std::fs::read(self.dir.path().join("cert.pem")).expect("written at the start")
+    }
+
+    /// The port, where there is one.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match self.place {
+            Place::Tcp(port) | Place::Tls(port) => Some(port),
+            Place::Unix => None,
+        }
+    }
+
+    /// Runs one command and gives the answer as the words of it, on a connection made for it. Not over TLS.
+    pub(crate) fn command(&self, words: &[&str]) -> Vec<String> {
+        self.commands(&[words]).pop().expect("one answer for each command")
+    }
+
+    /// Runs commands one after the other on one connection.
+    pub(crate) fn commands(&self, commands: &[&[&str]]) -> Vec<Vec<String>> {
+        self.try_commands(commands).expect("the server answers")
+    }
+
+    fn try_commands(&self, commands: &[&[&str]]) -> std::io::Result<Vec<Vec<String>>> {
+        match self.place {
+            Place::Tcp(port) => exchange(TcpStream::connect(("127.0.0.1", port))?, commands),
+            Place::Unix => exchange(UnixStream::connect(self.socket())?, commands),
+            Place::Tls(port) => TcpStream::connect(("127.0.0.1", port)).map(|_| Vec::new()),
+        }
+    }
+
+    fn await_ready(&self) {
+        let begin = Instant::now();
+        while self.try_commands(&[&["PING"]]).is_err() {
+            assert!(begin.elapsed() < READY, "redis-server does not start");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("redis.sock")
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.as_ref().expect("running").id().to_string();
+        let status = Command::new("kill").args([&format!("-{signal}"), &pid]).status().expect("kill is installed");
+        assert!(status.success());
+    }
+
+    fn certify(&self) {
+        let status = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+            .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
+            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+            .arg("-keyout")
+            .arg(self.dir.path().join("key.pem"))
+            .arg("-out")
+            .arg(self.dir.path().join("cert.pem"))
+            .stderr(Stdio::null())
+            .status();
+        assert!(status.expect("openssl is installed").success());
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("bound").port()
+}
+
+fn exchange<S: Read + Write>(mut stream: S, commands: &[&[&str]]) -> std::io::Result<Vec<Vec<String>>> {
+    for words in commands {
+        let mut bytes = format!("*{}\r\n", words.len());
+        for word in *words {
+            bytes.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        stream.write_all(bytes.as_bytes())?;
+    }
+    let mut reader = BufReader::new(stream);
+    commands.iter().map(|_| answer(&mut reader)).collect()
+}
+
+/// The words of an answer, an error being one word that begins with `-`.
+fn answer(reader: &mut impl BufRead) -> std::io::Result<Vec<String>> {
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    let line = line.trim_end();
+    match line.split_at(1) {
+        ("*", count) => {
+            let count = count.parse().unwrap_or(0);
+            let words: std::io::Result<Vec<_>> = (0..count).map(|_| answer(reader)).collect();
+            Ok(words?.concat())
+        }
+        ("$", "-1") => Ok(Vec::new()),
+        ("$", length) => {
+            let mut bytes = vec![0; length.parse::<usize>().expect("a length") + 2];
+            reader.read_exact(&mut bytes)?;
+            bytes.truncate(bytes.len() - 2);
+            Ok(vec![String::from_utf8_lossy(&bytes).into_owned()])
+        }
+        ("-", _) => Ok(vec![line.to_owned()]),
+        (_, rest) => Ok(vec![rest.to_owned()]),
+    }
+}
