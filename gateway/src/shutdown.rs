@@ -7,7 +7,7 @@ use std::{
 };
 
 use roomcast_shared::protocol::code::Disconnect;
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{config, hub::Outbox, ops::Readiness, session::Context};
@@ -59,9 +59,10 @@ impl Stoppable {
         let clients = self.context.node.hub().sessions.outboxes();
         tracing::info!(connections = clients.len(), over = ?self.limits.drain, "draining");
         let step = per_step(clients.len(), self.limits.drain);
+        let mut pace = interval(STEP);
         for some in clients.chunks(step) {
+            pace.tick().await;
             close(some);
-            sleep(STEP).await;
         }
         // Whoever came in while the others were being closed.
         close(&self.context.node.hub().sessions.outboxes());

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Answer, Api, ApiError, Outcome,
     info::InfoResult,
-    publish::{BroadcastRequest, BroadcastResult, PublishRequest, PublishResult, Publishing, broadcasted, published},
+    publish::{BroadcastResult, PublishRequest, PublishResult, Publishing, broadcasted, published},
     read,
 };
 
@@ -22,7 +22,7 @@ struct Command<'a> {
     #[serde(borrow)]
     publish: Option<PublishRequest<'a>>,
     #[serde(borrow)]
-    broadcast: Option<BroadcastRequest<'a>>,
+    broadcast: Option<PublishRequest<'a>>,
     info: Option<serde::de::IgnoredAny>,
 }
 

@@ -17,9 +17,13 @@ use serde_json::value::RawValue;
 use super::{Answer, Api, Outcome, read};
 use crate::broker;
 
-/// What to say, in `publish` and `broadcast` alike.
+/// `publish`, which names one room, and `broadcast`, which names several.
 #[derive(Deserialize)]
-struct Content<'a> {
+pub(super) struct PublishRequest<'a> {
+    #[serde(default)]
+    channel: String,
+    #[serde(default)]
+    channels: Vec<String>,
     /// Payload, any JSON.
     #[serde(borrow)]
     data: Option<&'a RawValue>,
@@ -35,24 +39,6 @@ struct Content<'a> {
     /// Not offered yet, and refused.
     #[serde(default)]
     version: u64,
-}
-
-/// `publish`.
-#[derive(Deserialize)]
-pub(super) struct PublishRequest<'a> {
-    #[serde(default)]
-    channel: String,
-    #[serde(borrow, flatten)]
-    content: Content<'a>,
-}
-
-/// `broadcast`.
-#[derive(Deserialize)]
-pub(super) struct BroadcastRequest<'a> {
-    #[serde(default)]
-    channels: Vec<String>,
-    #[serde(borrow, flatten)]
-    content: Content<'a>,
 }
 
 /// Result of `publish`: empty for rooms without history.
@@ -79,14 +65,14 @@ impl Api {
 
     /// Publications take effect in the order in which they begin; what they come to is awaited afterwards.
     pub(super) fn begin_publish(&self, request: &PublishRequest<'_>) -> Publishing {
-        self.begin(&request.channel, request.content.publication()?)
+        self.begin(&request.channel, request.publication()?)
     }
 
-    pub(super) fn begin_broadcast(&self, request: &BroadcastRequest<'_>) -> Outcome<Vec<Publishing>> {
+    pub(super) fn begin_broadcast(&self, request: &PublishRequest<'_>) -> Outcome<Vec<Publishing>> {
         if request.channels.is_empty() {
             return Err(ErrorCode::BAD_REQUEST);
         }
-        let publication = request.content.publication()?;
+        let publication = request.publication()?;
         Ok(request.channels.iter().map(|room| self.begin(room, publication.clone())).collect())
     }
 
@@ -114,7 +100,7 @@ pub(super) async fn broadcasted(all: Vec<Publishing>) -> Outcome<BroadcastResult
     Ok(BroadcastResult { responses })
 }
 
-impl Content<'_> {
+impl PublishRequest<'_> {
     fn publication(&self) -> Outcome<Publication> {
         if !self.idempotency_key.is_empty() || self.version != 0 {
             return Err(ErrorCode::NOT_AVAILABLE);

@@ -1,1 +1,0 @@
-//! Placeholder of a module under construction.

@@ -1,0 +1,167 @@
+//! Builds a node from its settings, floor by floor, runs it, and stops it. The only place where everything is known.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::Context as _;
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    api::Api,
+    auth::Verifier,
+    broker::{PubSub, memory::MemoryBroker, redis::RedisBroker, redis::RedisOptions},
+    config::{Loaded, Settings},
+    hub::{Deliver, Hub},
+    metrics::Metrics,
+    node::Node,
+    ops::Readiness,
+    session::{Context, Gate},
+    shutdown::Stoppable,
+    transport::{listen, websocket::WebSockets},
+};
+
+mod banner;
+mod files;
+mod log;
+mod playground;
+mod signals;
+
+/// A node that runs.
+pub struct Running {
+    /// Where clients connect.
+    pub clients: SocketAddr,
+    /// Where the server API, metrics and health are.
+    pub internal: SocketAddr,
+    /// The sessions' context, for whoever runs several nodes in one process.
+    pub context: Arc<Context>,
+    stoppable: Stoppable,
+}
+
+/// Runs a node until a signal tells it to stop.
+///
+/// # Errors
+/// The node could not start, for instance because an address is taken.
+pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
+    log::init(&loaded.settings.log);
+    for note in &loaded.notes {
+        tracing::info!("{note}");
+    }
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    files::raise_limit();
+    let running = start(&loaded).await?;
+    if loaded.development {
+        banner::print(&loaded.settings, running.clients);
+    }
+    signals::first().await?;
+    signals::end_at_the_second();
+    running.stop().await;
+    Ok(())
+}
+
+/// Builds a node and starts it: when this returns, it listens.
+///
+/// # Errors
+/// An address is taken, or a key or URL is not understood.
+pub async fn start(loaded: &Loaded) -> anyhow::Result<Running> {
+    let settings = Arc::new(loaded.settings.clone());
+    let metrics = Arc::new(Metrics::new());
+    let (connections, services) = (TaskTracker::new(), TaskTracker::new());
+    let (accepting, serving) = (CancellationToken::new(), CancellationToken::new());
+
+    let hub = Arc::new(Hub::new(settings.hub.inbox_size, metrics.clone(), services.clone()));
+    let broker = broker(&settings, hub.clone(), &metrics, &services, &serving)?;
+    let node = Arc::new(Node::new(&settings.node_name, hub, broker));
+    services.spawn(node.clone().leave_empty_rooms(serving.clone()));
+
+    let verifier = Verifier::new(&settings.auth)?;
+    let context = Arc::new(Context::new(node.clone(), verifier, settings.clone(), metrics.clone()));
+    let limits = &settings.client;
+    let gate = Gate::new(limits.connection_limit, limits.connection_rate_limit, metrics.connections.clone());
+    let readiness = Readiness::new(node, gate.clone(), metrics, settings.ready.broker_grace);
+
+    let client_routes = WebSockets::new(context.clone(), gate, connections.clone()).routes();
+    let client_routes = client_routes.merge(playground::routes(loaded));
+    let internal_routes = internal_routes(loaded, &context, &readiness);
+
+    let listener = bind("listen", settings.listen)?;
+    let clients = listener.local_addr()?;
+    let options = Arc::new(listen::Options::from(&*settings));
+    let internal = if settings.one_listener() {
+        let router = client_routes.merge(internal_routes);
+        services.spawn(listen::serve(listener, router, options, accepting.clone(), connections.clone()));
+        clients
+    } else {
+        let internal = bind("internal_listen", settings.internal_listen)?;
+        let address = internal.local_addr()?;
+        services.spawn(listen::serve(internal, internal_routes, options.clone(), serving.clone(), services.clone()));
+        services.spawn(listen::serve(listener, client_routes, options, accepting.clone(), connections.clone()));
+        address
+    };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = settings.node_name,
+        %clients,
+        %internal,
+        broker = if settings.redis.url.is_some() { "redis" } else { "memory" },
+        "listening"
+    );
+    let limits = settings.shutdown.clone();
+    let stoppable =
+        Stoppable { readiness, context: context.clone(), accepting, serving, connections, services, limits };
+    Ok(Running { clients, internal, context, stoppable })
+}
+
+impl Running {
+    /// Stops the node as a signal would, and returns when every task has ended.
+    pub async fn stop(self) {
+        self.stoppable.stop().await;
+    }
+}
+
+fn broker(
+    settings: &Settings,
+    hub: Arc<Hub>,
+    metrics: &Arc<Metrics>,
+    services: &TaskTracker,
+    serving: &CancellationToken,
+) -> anyhow::Result<Arc<dyn PubSub>> {
+    let deliver: Arc<dyn Deliver> = hub;
+    let Some(url) = &settings.redis.url else {
+        return Ok(Arc::new(MemoryBroker::new(deliver, metrics.clone())));
+    };
+    let options = RedisOptions {
+        prefix: settings.redis.prefix.clone(),
+        connect_timeout: settings.redis.connect_timeout,
+        io_timeout: settings.redis.io_timeout,
+        publish_queue: settings.redis.publish_queue as usize,
+        ..RedisOptions::new(url.reveal())
+    };
+    Ok(RedisBroker::start(&options, deliver, metrics.clone(), services, serving.clone())?)
+}
+
+fn internal_routes(loaded: &Loaded, context: &Arc<Context>, readiness: &Arc<Readiness>) -> Router {
+    let key = loaded.settings.api.key.clone();
+    let routes = readiness.routes();
+    if key.is_some() || loaded.development {
+        routes.merge(Api::new(context.clone(), key).routes())
+    } else {
+        routes
+    }
+}
+
+fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    listen::bind(address).with_context(|| format!("cannot listen on {address}; choose another address with `{setting}`"))
+}
+
+impl From<&Settings> for listen::Options {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            header_timeout: settings.http.header_timeout,
+            send_buffer: settings.client.send_buffer,
+            trusted_proxies: settings.trusted_proxies.clone(),
+        }
+    }
+}
