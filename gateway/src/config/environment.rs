@@ -30,12 +30,11 @@ pub(super) fn read(variables: &[(OsString, OsString)], known: &Known) -> Content
     let mut ours: Vec<_> = variables.iter().filter(|(name, _)| starts_with_prefix(name)).collect();
     ours.sort();
     for (name, value) in ours {
-        match (name.to_str(), value.to_str()) {
-            (Some(name), Some(value)) => contents.take(name, value, known),
-            _ => {
-                let source = Source::Variable(name.to_string_lossy().into_owned());
-                contents.faults.push(Fault::new(source, "is not valid UTF-8".to_owned()));
-            }
+        if let (Some(name), Some(value)) = (name.to_str(), value.to_str()) {
+            contents.take(name, value, known);
+        } else {
+            let source = Source::Variable(name.to_string_lossy().into_owned());
+            contents.faults.push(Fault::new(source, "is not valid UTF-8".to_owned()));
         }
     }
     contents

@@ -90,7 +90,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn source(&self, span: Option<Range<usize>>) -> Source {
         let before = span.map(|span| &self.text.as_bytes()[..span.start.min(self.text.len())]);
-        let line = before.map_or(0, |before| 1 + before.iter().filter(|byte| **byte == b'\n').count());
+        let line = before.map_or(0, |before| 1 + memchr::memchr_iter(b'\n', before).count());
         Source::File { path: self.path.to_owned(), line }
     }
 

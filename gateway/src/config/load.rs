@@ -149,8 +149,7 @@ pub fn load(sources: &Sources, checks: &[Check]) -> Result<Loaded, Faults> {
     loader.faults.extend(environment.faults);
     loader.take_layer(environment.assignments);
     loader.take_layer(sources.flags.iter().map(assignment_of_flag).collect());
-    let loaded = check::finish(loader, checks)?;
-    Ok(with_note_of_links(loaded, &environment.passed_over))
+    check::finish(loader, checks).map(|loaded| with_note_of_links(loaded, &environment.passed_over))
 }
 
 fn settings_file(sources: &Sources) -> Option<PathBuf> {

@@ -101,7 +101,7 @@ section! {
         channel_limit: u32 = "128",
         /// What may wait for one client that reads slowly; beyond that it is closed (3008).
         queue_max_size: usize = "1MB",
-        /// Kernel send buffer of one connection (SO_SNDBUF), which is part of what a slow client costs.
+        /// Kernel send buffer of one connection (`SO_SNDBUF`), which is part of what a slow client costs.
         send_buffer: usize = "64KB",
         /// Connections to this node, beyond which upgrades are answered 503; 0 for no limit.
         connection_limit: u32 = "0",
@@ -153,8 +153,8 @@ section! {
 section! {
     /// What ties nodes together.
     Redis {
-        /// `redis://` or `rediss://` with user, password, host, port and database, or `redis+unix://` with the path of a
-        /// socket. Unset: rooms live in the memory of this node alone.
+        /// The Redis that nodes share: `redis://` or `rediss://` with user, password, host, port and database, or
+        /// `redis+unix://` with the path of a socket. Unset: rooms live in the memory of this node alone.
         url: Option<RedisUrl>,
         /// What the names of this system's keys and channels in Redis begin with. Nodes of one system share it.
         prefix: String = "roomcast",
@@ -210,7 +210,7 @@ section! {
     Log {
         /// What is logged: error, warn, info, debug or trace.
         level: LogLevel = "info",
-        /// How: pretty, json, or auto, which is pretty on a terminal and json elsewhere.
+        /// How lines are written: pretty, json, or auto, which is pretty on a terminal and json elsewhere.
         format: LogFormat = "auto",
     }
 }

@@ -245,8 +245,8 @@ impl Scalar for Duration {
             (seconds % 60, "s"),
             (u64::from(self.subsec_millis()), "ms"),
         ];
-        let shown: String =
-            parts.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect();
+        let given = parts.iter().filter(|(count, _)| *count > 0);
+        let shown = given.map(|(count, unit)| format!("{count}{unit}")).collect::<Vec<_>>().concat();
         if shown.is_empty() { "0s".to_owned() } else { shown }
     }
 }
