@@ -2,11 +2,12 @@
 
 use std::{io::Write, net::SocketAddr};
 
-use crate::{cli, config::Settings};
+use super::token;
+use crate::config::Settings;
 
 /// Prints it to the standard output; logs go to the standard error.
 pub(super) fn print(settings: &Settings, address: SocketAddr) {
-    let token = cli::development_token(settings);
+    let token = token::development(settings);
     let line = format!(
         "ws = new WebSocket(\"ws://{address}/ws\"); ws.onmessage = e => console.log(e.data); ws.onopen = () => \
          ws.send('{{\"id\":1,\"connect\":{{\"token\":\"{token}\"}}}}\\n{{\"id\":2,\"subscribe\":{{\"channel\":\"lobby\"}}}}')"

@@ -8,7 +8,7 @@ use crate::config::{Log, LogFormat};
 
 /// Starts logging to the standard error. Libraries speak from `warn` on, whatever the level.
 pub(super) fn init(settings: &Log) {
-    let filter = EnvFilter::new(format!("warn,roomcast={}", settings.level));
+    let filter = EnvFilter::new(format!("warn,roomcast={:?}", settings.level));
     let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let pretty = match settings.format {
         LogFormat::Pretty => true,

@@ -9,8 +9,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api::Api,
-    auth::Verifier,
     broker::{PubSub, memory::MemoryBroker, redis::RedisBroker, redis::RedisOptions},
+    cli,
     config::{Loaded, Settings},
     hub::{Deliver, Hub},
     metrics::Metrics,
@@ -26,6 +26,7 @@ mod files;
 mod log;
 mod playground;
 mod signals;
+mod token;
 
 /// A node that runs.
 pub struct Running {
@@ -76,7 +77,8 @@ pub async fn start(loaded: &Loaded) -> anyhow::Result<Running> {
     let node = Arc::new(Node::new(&settings.node_name, hub, broker));
     services.spawn(node.clone().leave_empty_rooms(serving.clone()));
 
-    let verifier = Verifier::new(&settings.auth)?;
+    let keys = &settings.auth;
+    let verifier = (keys.hmac_secret.is_some() || keys.public_key.is_some()).then(|| cli::verifier(keys)).transpose()?;
     let context = Arc::new(Context::new(node.clone(), verifier, settings.clone(), metrics.clone()));
     let limits = &settings.client;
     let gate = Gate::new(limits.connection_limit, limits.connection_rate_limit, metrics.connections.clone());

@@ -3,7 +3,8 @@
 use axum::{Router, response::Html, routing::get};
 use serde::Serialize;
 
-use crate::{cli, config::Loaded};
+use super::token;
+use crate::config::Loaded;
 
 const PAGE: &str = include_str!("../playground/index.html");
 
@@ -25,7 +26,7 @@ pub(super) fn routes(loaded: &Loaded) -> Router {
         return Router::new();
     }
     let config = Config {
-        token: if loaded.development { cli::development_token(&loaded.settings) } else { String::new() },
+        token: if loaded.development { token::development(&loaded.settings) } else { String::new() },
         node: &loaded.settings.node_name,
         version: env!("CARGO_PKG_VERSION"),
         endpoint: "/connection/websocket",
