@@ -163,4 +163,10 @@ describe("clients in JavaScript", { concurrency: true }, () => {
       });
     });
   }
+
+  test("a client that answers no ping is closed with 3012", async () => {
+    const client = await PlainClient.connected("a", "/connection/websocket", "alice", { answersPings: false });
+    const end = await client.seen.first("the close", (item) => item.closed);
+    assert.equal(end.closed, 3012);
+  });
 });

@@ -141,7 +141,7 @@ export class SdkClient {
 export class PlainClient {
   #id = 0;
 
-  constructor(node, path = "/ws") {
+  constructor(node, path = "/ws", { answersPings = true } = {}) {
     this.seen = new Happenings();
     this.socket = new WebSocket(`ws://${NODES[node]}${path}`);
     this.socket.on("open", () => this.seen.add({ open: true }));
@@ -151,12 +151,12 @@ export class PlainClient {
     this.socket.on("message", (bytes) => {
       const message = JSON.parse(bytes.toString());
       this.seen.add(message);
-      if (Object.keys(message).length === 0) this.socket.send("{}");
+      if (Object.keys(message).length === 0 && answersPings) this.socket.send("{}");
     });
   }
 
-  static async connected(node, path, user = "alice") {
-    const client = new PlainClient(node, path);
+  static async connected(node, path, user = "alice", options = {}) {
+    const client = new PlainClient(node, path, options);
     await client.seen.first("open", (item) => item.open);
     const reply = await client.ask("connect", { token: await token(user) });
     return Object.assign(client, { greeting: reply.connect });
