@@ -1,0 +1,43 @@
+// A node is stopped under its clients: they go elsewhere or wait for it, and hear again.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { cluster, freshRoom, PlainClient, SdkClient } from "./support.mjs";
+
+test("clients of a stopped node come back and hear again", async (t) => {
+  const room = freshRoom();
+  const speaker = await SdkClient.connected("json", "a");
+  const sdks = [];
+  for (const encoding of ["json", "protobuf"]) {
+    const client = await SdkClient.connected(encoding, "b");
+    sdks.push({ client, ...(await client.subscribe(room)) });
+  }
+  const plain = await PlainClient.connected("b", "/ws");
+  await plain.ask("subscribe", { channel: room });
+  await speaker.subscribe(room);
+  t.after(() => { speaker.close(); plain.close(); sdks.forEach(({ client }) => client.close()); });
+
+  await speaker.publish(room, { n: 1 });
+  await plain.hears(room, (data) => data.n === 1);
+  for (const { heard } of sdks) await heard.first("publication 1", (item) => item.data?.n === 1);
+  const marks = sdks.map(({ client, heard }) => ({ client: client.seen.all.length, heard: heard.all.length }));
+
+  await cluster("stop", "b");
+  const end = await plain.seen.first("the close", (item) => item.closed);
+  assert.equal(end.closed, 3001);
+  // A client that knows both addresses goes on at once.
+  const moved = await PlainClient.connected("a", "/ws");
+  t.after(() => moved.close());
+  await moved.ask("subscribe", { channel: room });
+  await speaker.publish(room, { n: 2 });
+  await moved.hears(room, (data) => data.n === 2);
+
+  await cluster("start", "b");
+  for (const [at, { client, heard }] of sdks.entries()) {
+    const lost = client.seen.all.slice(marks[at].client).find((item) => item.state);
+    assert.deepEqual([lost.state, lost.code], ["connecting", 3001]);
+    await client.state("connected", marks[at].client);
+    await heard.first("the subscription", (item) => item.state === "subscribed", marks[at].heard);
+  }
+  await speaker.publish(room, { n: 3 });
+  for (const { heard } of sdks) await heard.first("publication 3", (item) => item.data?.n === 3);
+});

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Official SDKs and plain WebSocket clients against two nodes sharing one Redis.
+#
+#   ROOMCAST_BIN=target/release/roomcast gateway/tests/interop/run.sh
+#
+# Needs node 20, python3 with venv, and redis-server. What else the suites use
+# is installed beside this file on the first run.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+: "${ROOMCAST_BIN:?set ROOMCAST_BIN to the roomcast binary}"
+ROOMCAST_BIN=$(realpath "$ROOMCAST_BIN")
+export ROOMCAST_BIN
+
+# install_once STAMP SOURCE COMMAND: runs the command unless it ran for this very source.
+install_once() {
+  local stamp=$1 sum
+  sum=$(sha256sum <"$2")
+  if [ "$(cat "$stamp" 2>/dev/null)" != "$sum" ]; then
+    "$3"
+    echo "$sum" >"$stamp"
+  fi
+}
+install_node() { (cd "$here" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error); }
+install_python() {
+  python3 -m venv --clear "$here/.venv"
+  "$here/.venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"
+}
+install_once "$here/node_modules/.stamp" "$here/package-lock.json" install_node
+install_once "$here/.venv/.stamp" "$here/requirements.txt" install_python
+
+INTEROP_STATE=$(mktemp -d)
+export INTEROP_STATE
+finish() {
+  local status=$?
+  [ "$status" -eq 0 ] || "$here/cluster.sh" logs >&2
+  "$here/cluster.sh" down
+  rm -rf "$INTEROP_STATE"
+  exit "$status"
+}
+trap finish EXIT
+
+"$here/cluster.sh" up
+. "$INTEROP_STATE/env"
+cd "$here"
+failed=0
+suite() { "$@" || failed=1; }
+suite node --test --test-reporter=spec --test-timeout=60000 clients.test.mjs examples.test.mjs
+suite .venv/bin/python -m unittest -v test_clients
+# These stop a node, so they run alone.
+suite node --test --test-reporter=spec --test-timeout=60000 reconnect.test.mjs
+suite .venv/bin/python -m unittest -v test_reconnect
+exit "$failed"
