@@ -77,5 +77,5 @@ deploy-live: deploy-tools $(if $(ROOMCAST_BIN),,release) ## Three nodes behind t
 	ROOMCAST_BIN="$(or $(ROOMCAST_BIN),$(RELEASE_BIN))" $(PYTEST) -m live $(DEPLOY_TESTS)
 
 deny: ## Licences, sources and banned crates, where cargo-deny is installed
-	@if command -v cargo-deny >/dev/null; then cargo deny --offline --workspace check bans licenses sources; \
+	@if command -v cargo-deny >/dev/null; then cargo deny --workspace --locked check bans licenses sources; \
 	else echo "skipped: cargo-deny is not installed (cargo install --locked cargo-deny)"; fi

@@ -5,6 +5,11 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
+# What is started in the background does not hear Ctrl-C by itself.
+trap 'trap - TERM; kill 0' INT TERM
+# The steps are makes of their own, not parts of the one that runs this.
+unset MAKEFLAGS MFLAGS MAKELEVEL
+
 logs=artifacts/check
 rm -rf "$logs"
 mkdir -p "$logs"
@@ -92,8 +97,8 @@ passed=0 failed=0
 printf '\n%-14s %-8s %8s %8s\n' step result tests seconds
 for name in "${steps[@]}"; do
     read -r result seconds <"$logs/$name.result"
-    # The closing lines of cargo test, pytest and node's runner; empty for steps that count none.
-    tests=$(sed -nE 's/.*[^0-9]([0-9]+) passed.*/\1/p; s/^# pass ([0-9]+)$/\1/p; s/^ℹ pass ([0-9]+)$/\1/p' \
+    # The closing lines of cargo test, pytest, unittest and node's runner; empty for steps that count none.
+    tests=$(sed -nE 's/.*[^0-9]([0-9]+) passed.*/\1/p; s/^Ran ([0-9]+) tests?.*/\1/p; s/^(#|ℹ) pass ([0-9]+)$/\2/p' \
         "$logs/$name.log" | awk '{ sum += $1 } END { if (NR) print sum }')
     if grep -q '^skipped: ' "$logs/$name.log"; then result=skipped; fi
     case $result in

@@ -18,6 +18,7 @@ programs=(
     prometheus:prometheus
     promtool:prometheus
     chromium:chromium
+    buildah:buildah
 )
 
 missing=()

@@ -9,6 +9,7 @@ import shutil
 import tomllib
 
 import pytest
+import yaml
 
 from repository import DEPLOY, ROOT, assert_accepts, run
 
@@ -50,6 +51,13 @@ def test_the_binary_is_process_one_and_asks_for_its_own_health():
 def test_the_compiler_is_that_of_the_tool_chain_file():
     channel = tomllib.loads((ROOT / "rust-toolchain.toml").read_text())["toolchain"]["channel"]
     assert f"FROM rust:{channel}-bookworm AS build" in LINES
+
+
+def test_versions_are_that_of_the_workspace():
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+    assert f"ARG VERSION={version}" in LINES
+    images = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text())["images"]
+    assert [image["newTag"] for image in images] == [version]
 
 
 def test_what_is_copied_exists_and_reaches_the_builder():
