@@ -86,6 +86,9 @@ class Cluster:
         self.start_redis()
         for name in NODES:
             self.start_node(name)
+        # The balancer takes every node for ready until its first check: it may only start after them.
+        for name in NODES:
+            self.wait_until_ready(name)
         self.run("balancer", [program("haproxy"), "-db", "-f", str(DEPLOY / "haproxy.cfg")], **self._balancer_variables())
         self._write_targets()
         self.run("prometheus", [
@@ -140,11 +143,18 @@ class Cluster:
                 return line.split('state="')[1].split('"')[0]
         return "unknown"
 
+    def wait_until_ready(self, name: str) -> None:
+        """Returns once the node says that it is ready; at once with an error if it has ended meanwhile."""
+        def ready() -> bool:
+            self._assert_running(name)
+            return self.ready(name)[0] == 200
+        eventually(ready, f"{name} is ready")
+
     def wait_until(self, name: str, state: str, seconds: float = 30.0) -> None:
-        """Returns once the balancer sees the node so; at once with an error if the node has ended meanwhile."""
+        """Returns once the balancer sees the node so; at once with an error if a node awaited UP has ended."""
         def reached() -> bool:
-            if state == "UP" and (code := self.processes[name].poll()) is not None:
-                raise AssertionError(f"{name} ended with {code}; its log: {self.tail(name)}")
+            if state == "UP":
+                self._assert_running(name)
             return self.state(name) == state
         eventually(reached, f"the balancer sees {name} {state}", seconds)
 
@@ -184,6 +194,10 @@ class Cluster:
             state = "running" if code is None else f"ended with {code}"
             parts.append(f"--- {name} ({state})\n{self.tail(name)}")
         return "\n".join(parts)
+
+    def _assert_running(self, name: str) -> None:
+        code = self.processes[name].poll()
+        assert code is None, f"{name} ended with {code}"
 
     def _redis_options(self) -> list[str]:
         compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
