@@ -86,7 +86,7 @@ def test_gateways_differ_in_their_names_alone():
 
 
 def test_redis_takes_its_command(tmp_path):
-    """The options are real ones: Redis starts with them and ends when its input says so."""
+    """The options are real ones: Redis starts with them and has them in force."""
     command = COMPOSE["services"]["redis"]["command"]
     socket = tmp_path / "redis.sock"
     redis = subprocess.Popen(
