@@ -1,0 +1,81 @@
+# The verbs of this repository. Each works by itself from a fresh clone: what it needs is made first. `make test` is the
+# whole check; its steps are the targets below, put side by side where they do not wait for each other.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -ec
+.DEFAULT_GOAL := help
+# Debian keeps haproxy where the path of a plain user does not look.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+DEPLOY_TESTS := deploy/tests
+PYTEST := $(DEPLOY_TESTS)/.venv/bin/pytest --rootdir $(DEPLOY_TESTS) -c $(DEPLOY_TESTS)/pytest.ini -p no:cacheprovider
+# The binary that interop, browser and deployment tests run; `make interop ROOMCAST_BIN=...` takes another one.
+DEBUG_BIN := $(CURDIR)/target/debug/roomcast
+RELEASE_BIN := $(CURDIR)/target/release/roomcast
+
+.PHONY: help run test bench up tools deploy-tools fmt clippy doc unit binaries release interop browser deploy-check \
+	deploy-live deny
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: ## Start one gateway in development mode
+	cargo run --release
+
+test: ## Everything: installs what is missing, then every check and test
+	@scripts/check.sh
+
+bench: ## Benchmarks of the fan-out
+	cargo bench --package roomcast
+
+up: ## Three gateways, Redis, balancer and Prometheus in containers
+	docker compose up --build
+
+tools: ## Programs that the tests run (apt packages; asks for root only if some are missing)
+	@scripts/install-tools.sh
+
+deploy-tools: tools $(DEPLOY_TESTS)/.venv/made $(DEPLOY_TESTS)/node_modules/made ## What the deployment tests import
+
+$(DEPLOY_TESTS)/.venv/made: $(DEPLOY_TESTS)/requirements.txt
+	rm -rf $(@D)
+	python3 -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+$(DEPLOY_TESTS)/node_modules/made: $(DEPLOY_TESTS)/package-lock.json
+	npm ci --prefix $(DEPLOY_TESTS)
+	touch $@
+
+fmt: ## Layout of the Rust code
+	cargo fmt --all --check
+
+clippy: ## Lints
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+doc: ## Documentation builds without a warning
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace --locked
+
+binaries: ## Programs and tests, unoptimised
+	cargo build --workspace --bins --tests --locked
+
+unit: tools ## Rust tests, with a real Redis
+	cargo test --workspace --locked
+
+release: ## Programs as they are shipped
+	cargo build --release --workspace --bins --locked
+
+interop: tools $(if $(ROOMCAST_BIN),,binaries) ## Official SDKs and plain WebSocket clients against two nodes
+	ROOMCAST_BIN="$(or $(ROOMCAST_BIN),$(DEBUG_BIN))" bash gateway/tests/interop/run.sh
+
+browser: tools $(if $(ROOMCAST_BIN),,binaries) ## The playground in headless Chromium
+	ROOMCAST_BIN="$(or $(ROOMCAST_BIN),$(DEBUG_BIN))" bash gateway/tests/browser/run.sh
+
+deploy-check: deploy-tools ## Image, compose file, balancer, Prometheus and Kubernetes base, without running a node
+	$(PYTEST) -m "not live" $(DEPLOY_TESTS)
+
+deploy-live: deploy-tools $(if $(ROOMCAST_BIN),,release) ## Three nodes behind the balancer, watched by Prometheus
+	ROOMCAST_BIN="$(or $(ROOMCAST_BIN),$(RELEASE_BIN))" $(PYTEST) -m live $(DEPLOY_TESTS)
+
+deny: ## Licences, sources and banned crates, where cargo-deny is installed
+	@if command -v cargo-deny >/dev/null; then cargo deny --workspace --locked check bans licenses sources; \
+	else echo "skipped: cargo-deny is not installed (cargo install --locked cargo-deny)"; fi

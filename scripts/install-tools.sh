@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Installs the programs that the tests run, on Debian and its kin. Asks for nothing when all of them are there.
+set -euo pipefail
+
+# Program, and the package that brings it.
+programs=(
+    cc:build-essential
+    make:build-essential
+    git:git
+    curl:curl
+    openssl:openssl
+    python3:python3
+    node:nodejs
+    npm:npm
+    redis-server:redis-server
+    redis-cli:redis-tools
+    haproxy:haproxy
+    prometheus:prometheus
+    promtool:prometheus
+    chromium:chromium
+    buildah:buildah
+)
+
+missing=()
+for entry in "${programs[@]}"; do
+    command -v "${entry%%:*}" >/dev/null || missing+=("${entry##*:}")
+done
+# Debian splits this part off; without it `python3 -m venv` stops half way.
+if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    missing+=(python3 python3-venv)
+fi
+
+if [[ ${#missing[@]} -gt 0 ]]; then
+    mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+    command -v apt-get >/dev/null || {
+        echo "missing: ${missing[*]} (names of Debian packages), and there is no apt-get to install them with" >&2
+        exit 1
+    }
+    as_root=()
+    if [[ $EUID -ne 0 ]]; then
+        if ! sudo -n true 2>/dev/null && [[ ! -t 0 ]]; then
+            echo "missing: ${missing[*]}. Run once as root: apt-get install --no-install-recommends ${missing[*]}" >&2
+            exit 1
+        fi
+        as_root=(sudo)
+    fi
+    options=(-y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+    echo "installing: ${missing[*]}"
+    "${as_root[@]}" apt-get update -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install "${options[@]}" "${missing[@]}"
+fi
+
+if ! command -v cargo >/dev/null; then
+    echo "missing: cargo. Install rustup (https://rustup.rs); it brings the version that rust-toolchain.toml names" >&2
+    exit 1
+fi
