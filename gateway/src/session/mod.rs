@@ -254,7 +254,8 @@ impl Session {
             Stage::Connected(_) if command.connect.is_some() => return Err(self.refuse("a second connect command")),
             Stage::Connected(_) => {}
             Stage::Connecting(_) => return Ok(Step::Wait),
-            Stage::Refused => return Err(self.refuse("a command after connect was refused")),
+            // The client was told; what it had sent by then is void, and the stale timer ends it.
+            Stage::Refused => return Ok(Step::Drop),
             Stage::Fresh => {
                 return match command.connect {
                     Some(request) if id != 0 => self.connect(id, *request, replies),

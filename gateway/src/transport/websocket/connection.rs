@@ -61,9 +61,8 @@ pub(super) struct Connection {
 
 enum Phase {
     Open(Session),
-    /// The last words are being written; until then at the latest.
+    /// The last words are being written, until the timer fires at the latest.
     Flushing {
-        until: Instant,
         /// The client closed first, so that nothing more is to be read.
         client_closed: bool,
     },
@@ -255,7 +254,7 @@ impl Connection {
             self.outbox.finish(last);
         }
         let until = Instant::now() + self.write_timeout;
-        if let Phase::Open(session) = std::mem::replace(&mut self.phase, Phase::Flushing { until, client_closed }) {
+        if let Phase::Open(session) = std::mem::replace(&mut self.phase, Phase::Flushing { client_closed }) {
             session.close(&code, &reason);
         }
         self.partial = Vec::new();
@@ -317,7 +316,7 @@ impl Future for Connection {
             this.finish(end);
         }
         match this.phase {
-            Phase::Flushing { client_closed, .. } => this.poll_flush(client_closed, task),
+            Phase::Flushing { client_closed } => this.poll_flush(client_closed, task),
             Phase::Lingering => this.poll_linger(task),
             Phase::Open(_) => Poll::Pending,
         }

@@ -14,7 +14,7 @@ const LONGEST_CONTROL: u64 = 125;
 
 /// Something a client said.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
+pub(super) enum Event<'a> {
     /// A whole message, text checked to be UTF-8.
     Message(&'a [u8]),
     /// A ping, to be answered with the same payload.
@@ -27,7 +27,7 @@ pub enum Event<'a> {
 
 /// What a client has begun to say.
 #[derive(Debug)]
-pub struct Reader {
+pub(super) struct Reader {
     /// Most bytes of a message.
     limit: usize,
     /// The fragments of a message so far.
@@ -56,7 +56,7 @@ struct Header {
 
 impl Reader {
     /// A reader of messages of at most `limit` bytes.
-    pub fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize) -> Self {
         Self { limit, fragments: None }
     }
 
@@ -65,7 +65,7 @@ impl Reader {
     ///
     /// # Errors
     /// The close code that the violation calls for (RFC 6455, section 7.4.1).
-    pub fn read<'a>(&'a mut self, bytes: &'a mut [u8]) -> Result<Option<(usize, Option<Event<'a>>)>, Disconnect> {
+    pub(super) fn read<'a>(&'a mut self, bytes: &'a mut [u8]) -> Result<Option<(usize, Option<Event<'a>>)>, Disconnect> {
         let begun = self.fragments.as_ref().map(|fragments| fragments.data.len());
         let Some(header) = header(bytes, self.limit, begun)? else { return Ok(None) };
         let end = header.size + header.length;
@@ -94,7 +94,7 @@ impl Reader {
     }
 
     /// Gives back the memory of a message that was told.
-    pub fn forget_message(&mut self) {
+    pub(super) fn forget_message(&mut self) {
         if self.fragments.as_ref().is_some_and(|fragments| fragments.is_whole()) {
             self.fragments = None;
         }

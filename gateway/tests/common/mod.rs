@@ -1,0 +1,12 @@
+//! What the tests of the whole node share: a node, clients that know nothing of its code, and a Redis of their own.
+
+#![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses the part it needs")]
+
+pub mod client;
+pub mod gateway;
+pub mod http;
+pub mod redis;
+
+pub use client::{Client, Frame, PATIENCE, frame, token};
+pub use gateway::{Gateway, SECRET};
+pub use serde_json::{Value, json};
