@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use super::{
     FILE_VARIABLE, PREFIX,
+    file::{LATER_RULES, NOT_YET},
     load::{Assignment, Fault, Known},
     provenance::Source,
     suggest::nearest,
@@ -30,12 +31,11 @@ pub(super) fn read(variables: &[(OsString, OsString)], known: &Known) -> Content
     let mut ours: Vec<_> = variables.iter().filter(|(name, _)| starts_with_prefix(name)).collect();
     ours.sort();
     for (name, value) in ours {
-        match (name.to_str(), value.to_str()) {
-            (Some(name), Some(value)) => contents.take(name, value, known),
-            _ => {
-                let source = Source::Variable(name.to_string_lossy().into_owned());
-                contents.faults.push(Fault::new(source, "is not valid UTF-8".to_owned()));
-            }
+        if let (Some(name), Some(value)) = (name.to_str(), value.to_str()) {
+            contents.take(name, value, known);
+        } else {
+            let source = Source::Variable(name.to_string_lossy().into_owned());
+            contents.faults.push(Fault::new(source, "is not valid UTF-8".to_owned()));
         }
     }
     contents
@@ -48,6 +48,10 @@ fn starts_with_prefix(name: &OsString) -> bool {
 impl Contents {
     fn take(&mut self, name: &str, value: &str, known: &Known) {
         if name == FILE_VARIABLE {
+            if value.is_empty() {
+                let message = "is empty: name a settings file, or unset the variable".to_owned();
+                self.faults.push(Fault::new(Source::Variable(name.to_owned()), message));
+            }
             return;
         }
         if let Some(path) = known.path_of_variable(name) {
@@ -64,6 +68,9 @@ impl Contents {
 fn unknown(name: &str, known: &Known) -> String {
     if name.starts_with("ROOMCAST_NAMESPACES") {
         return "namespaces are declared in the settings file only: write [[namespaces]] there".to_owned();
+    }
+    if LATER_RULES.iter().any(|rule| variable(&format!("rooms.{rule}")) == name) {
+        return NOT_YET.to_owned();
     }
     let variables: Vec<_> = known.names().map(variable).collect();
     let names = variables.iter().map(String::as_str).chain([FILE_VARIABLE]);

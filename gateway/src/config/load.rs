@@ -27,7 +27,7 @@ pub struct Sources {
 /// A flag that sets something.
 #[derive(Clone, Debug)]
 pub struct Flag {
-    /// As it was written: `--listen`, or `--set redis.prefix`.
+    /// As it was written: `--listen`, or `--set`.
     pub name: String,
     /// Path of the setting.
     pub path: String,
@@ -149,12 +149,11 @@ pub fn load(sources: &Sources, checks: &[Check]) -> Result<Loaded, Faults> {
     loader.faults.extend(environment.faults);
     loader.take_layer(environment.assignments);
     loader.take_layer(sources.flags.iter().map(assignment_of_flag).collect());
-    let loaded = check::finish(loader, checks)?;
-    Ok(with_note_of_links(loaded, &environment.passed_over))
+    check::finish(loader, checks).map(|loaded| with_note_of_links(loaded, &environment.passed_over))
 }
 
 fn settings_file(sources: &Sources) -> Option<PathBuf> {
-    let variable = || sources.environment.iter().find(|(name, _)| name == FILE_VARIABLE);
+    let variable = || sources.environment.iter().find(|(name, path)| name == FILE_VARIABLE && !path.is_empty());
     sources.file.clone().or_else(|| variable().map(|(_, path)| PathBuf::from(path)))
 }
 

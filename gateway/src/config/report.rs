@@ -81,8 +81,18 @@ pub fn help() -> String {
     text
 }
 
+/// A setting in a few words for a flag of its own: the first sentence of its meaning, variable and default. Empty for an unknown path.
+pub fn describe(path: &str) -> String {
+    let entry = entries(&Settings::default()).into_iter().find(|entry| entry.path == path);
+    entry.map_or_else(String::new, |Entry { path, about, .. }| {
+        let default = about.default.map_or_else(String::new, |default| format!(" [default: {default}]"));
+        let meaning = about.doc.split(". ").next().unwrap_or_default().trim_end_matches('.');
+        format!("{meaning} [env: {}]{default}", variable(&path))
+    })
+}
+
 /// Breaks a text at blanks into lines of at most `width` letters, save for words that are longer.
-fn wrap(text: &str, width: usize) -> Vec<String> {
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match lines.last_mut() {

@@ -55,6 +55,8 @@ section! {
         shutdown: Shutdown,
         /// The log.
         log: Log,
+        /// Whether the node runs in development mode. Nobody sets it: it follows from there being no key.
+        development: Concluded,
     }
 }
 
@@ -101,7 +103,7 @@ section! {
         channel_limit: u32 = "128",
         /// What may wait for one client that reads slowly; beyond that it is closed (3008).
         queue_max_size: usize = "1MB",
-        /// Kernel send buffer of one connection (SO_SNDBUF), which is part of what a slow client costs.
+        /// Kernel send buffer of one connection (`SO_SNDBUF`), which is part of what a slow client costs.
         send_buffer: usize = "64KB",
         /// Connections to this node, beyond which upgrades are answered 503; 0 for no limit.
         connection_limit: u32 = "0",
@@ -153,8 +155,8 @@ section! {
 section! {
     /// What ties nodes together.
     Redis {
-        /// `redis://` or `rediss://` with user, password, host, port and database, or `redis+unix://` with the path of a
-        /// socket. Unset: rooms live in the memory of this node alone.
+        /// The Redis that nodes share: `redis://` or `rediss://` with user, password, host, port and database, or
+        /// `redis+unix://` with the path of a socket. Unset: rooms live in the memory of this node alone.
         url: Option<RedisUrl>,
         /// What the names of this system's keys and channels in Redis begin with. Nodes of one system share it.
         prefix: String = "roomcast",
@@ -210,7 +212,7 @@ section! {
     Log {
         /// What is logged: error, warn, info, debug or trace.
         level: LogLevel = "info",
-        /// How: pretty, json, or auto, which is pretty on a terminal and json elsewhere.
+        /// How lines are written: pretty, json, or auto, which is pretty on a terminal and json elsewhere.
         format: LogFormat = "auto",
     }
 }
@@ -232,18 +234,26 @@ impl Place for Vec<Namespace> {
     }
 }
 
+/// Something that follows from the settings and cannot be set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Concluded(pub bool);
+
+impl Place for Concluded {
+    fn visit(&mut self, _: &str, _: &About, _: Visitor<'_>) {}
+}
+
 impl Settings {
     /// Whether one listener serves clients and the internal pages. Two ports chosen freely (0) are two listeners.
     pub fn one_listener(&self) -> bool {
         self.listen == self.internal_listen && self.listen.port() != 0
     }
 
-    /// The rules of a namespace by its name, or of rooms without one; `None` if no such namespace is declared.
+    /// The rules of a namespace by its name, or of rooms without one; `None` if no such namespace is declared. In
+    /// development mode, as long as no namespace is declared, every namespace has the rules of rooms without one.
     pub fn rules(&self, namespace: Option<&str>) -> Option<&RoomRules> {
-        match namespace {
-            None => Some(&self.rooms),
-            Some(name) => self.namespaces.iter().find(|known| known.name == name).map(|known| &known.rules),
-        }
+        let Some(name) = namespace else { return Some(&self.rooms) };
+        let declared = self.namespaces.iter().find(|known| known.name == name).map(|known| &known.rules);
+        declared.or_else(|| (self.development.0 && self.namespaces.is_empty()).then_some(&self.rooms))
     }
 
     /// Calls `visitor` for every setting.

@@ -5,6 +5,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
 
+/// Longest duration that may be set: nothing here takes longer, and a point in time that far away can still be named.
+const LONGEST: Duration = Duration::from_hours(365 * 24);
+
 /// A value as its source spells it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Raw {
@@ -234,6 +237,9 @@ impl Scalar for Duration {
             total = step.ok_or_else(|| format!("{text:?} is not a duration: write 250ms, 30s, 5m, 1h or 1h30m"))?;
             rest = tail;
         }
+        if total > LONGEST {
+            return Err(format!("{text:?} is longer than a year (365d)"));
+        }
         Ok(total)
     }
 
@@ -245,8 +251,8 @@ impl Scalar for Duration {
             (seconds % 60, "s"),
             (u64::from(self.subsec_millis()), "ms"),
         ];
-        let shown: String =
-            parts.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect();
+        let given = parts.iter().filter(|(count, _)| *count > 0);
+        let shown = given.map(|(count, unit)| format!("{count}{unit}")).collect::<Vec<_>>().concat();
         if shown.is_empty() { "0s".to_owned() } else { shown }
     }
 }
