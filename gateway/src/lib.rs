@@ -5,6 +5,7 @@ pub mod api;
 pub mod app;
 pub mod auth;
 pub mod broker;
+pub mod cli;
 pub mod config;
 pub mod hub;
 pub mod metrics;

@@ -1,3 +1,33 @@
-//! The command line of the gateway.
+//! The binary: what was asked for, done, and an exit code. 0 is success, 64 a fault in settings or usage, 1 anything else.
 
-fn main() {}
+use std::process::ExitCode;
+
+use roomcast::{
+    app,
+    cli::{self, Action, Outcome},
+    config::Loaded,
+};
+
+/// Returns free pages quickly, and keeps few arenas, so that memory follows the number of connections.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let outcome = match cli::run(std::env::args_os(), std::env::vars_os().collect()) {
+        Action::Serve(loaded) => serve(*loaded),
+        Action::Done(outcome) => outcome,
+    };
+    outcome.print()
+}
+
+fn serve(loaded: Loaded) -> Outcome {
+    let served = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(app::serve(loaded)));
+    match served {
+        Ok(()) => Outcome::success(String::new()),
+        Err(error) => Outcome::failure(format!("roomcast: {error:#}\n")),
+    }
+}

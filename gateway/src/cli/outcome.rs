@@ -1,0 +1,47 @@
+//! What a command comes to: two texts and an exit code.
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+/// Exit code for faults in settings and usage (`EX_USAGE` of sysexits.h).
+const USAGE: u8 = 64;
+
+/// What a command comes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// For the standard output: what was asked for, and nothing else.
+    pub stdout: String,
+    /// For the standard error: what people should know.
+    pub stderr: String,
+    /// 0, 1 or 64.
+    pub code: u8,
+}
+
+impl Outcome {
+    /// Exit code 0.
+    pub fn success(stdout: String) -> Self {
+        Self { stdout, ..Self::default() }
+    }
+
+    /// Exit code 1.
+    pub fn failure(stderr: String) -> Self {
+        Self { stderr, code: 1, ..Self::default() }
+    }
+
+    /// Exit code 64.
+    pub fn usage(stderr: String) -> Self {
+        Self { stderr, code: USAGE, ..Self::default() }
+    }
+
+    /// Prints both texts. A reader that has gone away, such as `head`, is no fault.
+    pub fn print(&self) -> ExitCode {
+        let out = io::stdout().write_all(self.stdout.as_bytes());
+        let err = io::stderr().write_all(self.stderr.as_bytes());
+        match out.and(err) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+            _ => ExitCode::from(self.code),
+        }
+    }
+}
