@@ -76,7 +76,7 @@ pub(super) fn parse(
     let matches = words().try_get_matches_from(arguments).map_err(|error| outcome_of(&error))?;
     let Words { command, flags } = Words::from_arg_matches(&matches).map_err(|error| outcome_of(&error))?;
     let own = FLAGS.iter().filter_map(|(flag, path)| own_flag(flag, path, &matches));
-    let set = flags.set.into_iter().map(|(path, value)| Flag { name: format!("--set {path}"), path, value });
+    let set = flags.set.into_iter().map(|(path, value)| Flag { name: "--set".to_owned(), path, value });
     let sources = Sources { file: flags.config, flags: own.chain(set).collect(), environment };
     Ok(Arguments { command: command.unwrap_or(Command::Serve), sources })
 }
@@ -84,12 +84,8 @@ pub(super) fn parse(
 /// The words with a flag for each of [`FLAGS`], described as the setting is.
 fn words() -> clap::Command {
     let arg = |(flag, path): &(&'static str, &'static str)| {
-        Arg::new(*path)
-            .long(*flag)
-            .help(config::describe(path))
-            .help_heading("Settings")
-            .value_name("VALUE")
-            .global(true)
+        let help = config::wrap(&config::describe(path), 100).join("\n");
+        Arg::new(*path).long(*flag).help(help).help_heading("Settings").value_name("VALUE").global(true)
     };
     Words::command().args(FLAGS.iter().map(arg)).after_long_help(after_help())
 }

@@ -21,6 +21,9 @@ const REASON_LIMIT: usize = 4096;
 /// Asks `/readyz` at `internal_listen`: exit code 0 if the node is ready, 1 with the reason if not.
 pub fn health(settings: &Settings) -> Outcome {
     let address = reachable(settings.internal_listen);
+    if address.port() == 0 {
+        return Outcome::failure("internal_listen has port 0, so the node's port is not known here\n".to_owned());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let answer = match runtime {
         Ok(runtime) => runtime.block_on(async { tokio::time::timeout(TIMEOUT, ask(address)).await }),

@@ -42,7 +42,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Vec<(OsSt
         Command::CheckToken { token } => {
             Action::Done(with_settings(&sources, |loaded| check_token::check_token(&token, loaded)))
         }
-        Command::Health => Action::Done(with_settings(&sources, |loaded| health(&loaded.settings))),
+        // Whoever asks for health knows two answers only, and settings with faults make no healthy node.
+        Command::Health => match load(&sources) {
+            Ok(loaded) => Action::Done(health(&loaded.settings)),
+            Err(outcome) => Action::Done(Outcome::failure(outcome.stderr)),
+        },
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     origin::OriginPattern,
     provenance::{Provenance, Source},
     secret::Secret,
-    settings::{RoomRules, Settings},
+    settings::{Concluded, RoomRules, Settings},
 };
 
 /// HMAC-SHA-256 keys should be as long as its output (RFC 7518, section 3.2).
@@ -149,6 +149,7 @@ fn warnings(settings: &Settings, development: bool) -> Vec<String> {
 
 /// Opens what nobody has set, and says so.
 fn develop(settings: &mut Settings, provenance: &mut Provenance) -> Vec<String> {
+    settings.development = Concluded(true);
     settings.auth.hmac_secret = Some(random_secret());
     provenance.record("auth.hmac_secret", Source::Development);
     if *provenance.of("allowed_origins") == Source::Default {

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use super::{
     FILE_VARIABLE, PREFIX,
+    file::{LATER_RULES, NOT_YET},
     load::{Assignment, Fault, Known},
     provenance::Source,
     suggest::nearest,
@@ -47,6 +48,10 @@ fn starts_with_prefix(name: &OsString) -> bool {
 impl Contents {
     fn take(&mut self, name: &str, value: &str, known: &Known) {
         if name == FILE_VARIABLE {
+            if value.is_empty() {
+                let message = "is empty: name a settings file, or unset the variable".to_owned();
+                self.faults.push(Fault::new(Source::Variable(name.to_owned()), message));
+            }
             return;
         }
         if let Some(path) = known.path_of_variable(name) {
@@ -63,6 +68,9 @@ impl Contents {
 fn unknown(name: &str, known: &Known) -> String {
     if name.starts_with("ROOMCAST_NAMESPACES") {
         return "namespaces are declared in the settings file only: write [[namespaces]] there".to_owned();
+    }
+    if LATER_RULES.iter().any(|rule| variable(&format!("rooms.{rule}")) == name) {
+        return NOT_YET.to_owned();
     }
     let variables: Vec<_> = known.names().map(variable).collect();
     let names = variables.iter().map(String::as_str).chain([FILE_VARIABLE]);

@@ -27,7 +27,7 @@ pub struct Sources {
 /// A flag that sets something.
 #[derive(Clone, Debug)]
 pub struct Flag {
-    /// As it was written: `--listen`, or `--set redis.prefix`.
+    /// As it was written: `--listen`, or `--set`.
     pub name: String,
     /// Path of the setting.
     pub path: String,
@@ -153,7 +153,7 @@ pub fn load(sources: &Sources, checks: &[Check]) -> Result<Loaded, Faults> {
 }
 
 fn settings_file(sources: &Sources) -> Option<PathBuf> {
-    let variable = || sources.environment.iter().find(|(name, _)| name == FILE_VARIABLE);
+    let variable = || sources.environment.iter().find(|(name, path)| name == FILE_VARIABLE && !path.is_empty());
     sources.file.clone().or_else(|| variable().map(|(_, path)| PathBuf::from(path)))
 }
 

@@ -24,7 +24,8 @@ pub use provenance::{Provenance, Source};
 pub use report::{describe, help, markdown_table, wrap};
 pub use secret::{Pem, RedisUrl, Secret};
 pub use settings::{
-    Api, Auth, Channel, Client, Http, Hub, Log, Namespace, Ready, Redis, RoomRules, Settings, Shutdown, WebSocket,
+    Api, Auth, Channel, Client, Concluded, Http, Hub, Log, Namespace, Ready, Redis, RoomRules, Settings, Shutdown,
+    WebSocket,
 };
 pub use value::{LogFormat, LogLevel};
 

@@ -55,6 +55,8 @@ section! {
         shutdown: Shutdown,
         /// The log.
         log: Log,
+        /// Whether the node runs in development mode. Nobody sets it: it follows from there being no key.
+        development: Concluded,
     }
 }
 
@@ -232,18 +234,26 @@ impl Place for Vec<Namespace> {
     }
 }
 
+/// Something that follows from the settings and cannot be set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Concluded(pub bool);
+
+impl Place for Concluded {
+    fn visit(&mut self, _: &str, _: &About, _: Visitor<'_>) {}
+}
+
 impl Settings {
     /// Whether one listener serves clients and the internal pages. Two ports chosen freely (0) are two listeners.
     pub fn one_listener(&self) -> bool {
         self.listen == self.internal_listen && self.listen.port() != 0
     }
 
-    /// The rules of a namespace by its name, or of rooms without one; `None` if no such namespace is declared.
+    /// The rules of a namespace by its name, or of rooms without one; `None` if no such namespace is declared. In
+    /// development mode, as long as no namespace is declared, every namespace has the rules of rooms without one.
     pub fn rules(&self, namespace: Option<&str>) -> Option<&RoomRules> {
-        match namespace {
-            None => Some(&self.rooms),
-            Some(name) => self.namespaces.iter().find(|known| known.name == name).map(|known| &known.rules),
-        }
+        let Some(name) = namespace else { return Some(&self.rooms) };
+        let declared = self.namespaces.iter().find(|known| known.name == name).map(|known| &known.rules);
+        declared.or_else(|| (self.development.0 && self.namespaces.is_empty()).then_some(&self.rooms))
     }
 
     /// Calls `visitor` for every setting.

@@ -5,6 +5,9 @@ use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
 
+/// Longest duration that may be set: nothing here takes longer, and a point in time that far away can still be named.
+const LONGEST: Duration = Duration::from_hours(365 * 24);
+
 /// A value as its source spells it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Raw {
@@ -233,6 +236,9 @@ impl Scalar for Duration {
             let step = duration_step(number.trim(), unit).and_then(|step| total.checked_add(step));
             total = step.ok_or_else(|| format!("{text:?} is not a duration: write 250ms, 30s, 5m, 1h or 1h30m"))?;
             rest = tail;
+        }
+        if total > LONGEST {
+            return Err(format!("{text:?} is longer than a year (365d)"));
         }
         Ok(total)
     }
