@@ -3,7 +3,6 @@
 
 use std::{
     collections::VecDeque,
-    future::Future,
     hash::BuildHasher,
     sync::Arc,
     time::{Duration, Instant},
@@ -113,10 +112,8 @@ impl Node {
     }
 
     /// Leaves rooms that stayed empty, until `stop`.
-    pub fn leave_empty_rooms(self: Arc<Self>, stop: CancellationToken) -> impl Future<Output = ()> + Send {
-        async move {
-            let _ = stop.run_until_cancelled(self.leave_when_due()).await;
-        }
+    pub async fn leave_empty_rooms(self: Arc<Self>, stop: CancellationToken) {
+        stop.run_until_cancelled(self.leave_when_due()).await;
     }
 
     async fn leave_when_due(&self) {

@@ -18,12 +18,7 @@ use axum::{
 use http::{StatusCode, header::CONTENT_TYPE};
 use prometheus::TextEncoder;
 
-use crate::{
-    broker::Health,
-    metrics::Metrics,
-    node::Node,
-    session::Gate,
-};
+use crate::{broker::Health, metrics::Metrics, node::Node, session::Gate};
 
 /// Whether new clients should be sent to this node.
 pub struct Readiness {

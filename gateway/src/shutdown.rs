@@ -76,7 +76,9 @@ impl Stoppable {
     async fn abort(&self) {
         let left = self.context.node.hub().sessions.outboxes();
         tracing::warn!(connections = left.len(), "shutdown.timeout is over: the rest ends without a word");
-        left.iter().for_each(|outbox| outbox.abort());
+        for outbox in &left {
+            outbox.abort();
+        }
         let _ = timeout(Duration::from_secs(1), self.connections.wait()).await;
     }
 
@@ -91,7 +93,9 @@ impl Stoppable {
 }
 
 fn close(clients: &[Arc<Outbox>]) {
-    clients.iter().for_each(|outbox| outbox.close(Disconnect::SHUTDOWN));
+    for outbox in clients {
+        outbox.close(Disconnect::SHUTDOWN);
+    }
 }
 
 /// How many clients are closed in one step.

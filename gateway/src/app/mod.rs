@@ -9,6 +9,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     api::Api,
+    auth::Verifier,
     broker::{PubSub, memory::MemoryBroker, redis::RedisBroker, redis::RedisOptions},
     cli,
     config::{Loaded, Settings},
@@ -34,8 +35,6 @@ pub struct Running {
     pub clients: SocketAddr,
     /// Where the server API, metrics and health are.
     pub internal: SocketAddr,
-    /// The sessions' context, for whoever runs several nodes in one process.
-    pub context: Arc<Context>,
     stoppable: Stoppable,
 }
 
@@ -52,7 +51,7 @@ pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     files::raise_limit();
-    let running = start(&loaded).await?;
+    let running = start(&loaded)?;
     if loaded.development {
         banner::print(&loaded.settings, running.clients);
     }
@@ -62,11 +61,11 @@ pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds a node and starts it: when this returns, it listens.
+/// Builds a node and starts it: when this returns, it listens. Has to be called within a runtime.
 ///
 /// # Errors
 /// An address is taken, or a key or URL is not understood.
-pub async fn start(loaded: &Loaded) -> anyhow::Result<Running> {
+pub fn start(loaded: &Loaded) -> anyhow::Result<Running> {
     let settings = Arc::new(loaded.settings.clone());
     let metrics = Arc::new(Metrics::new());
     let (connections, services) = (TaskTracker::new(), TaskTracker::new());
@@ -77,43 +76,44 @@ pub async fn start(loaded: &Loaded) -> anyhow::Result<Running> {
     let node = Arc::new(Node::new(&settings.node_name, hub, broker));
     services.spawn(node.clone().leave_empty_rooms(serving.clone()));
 
-    let keys = &settings.auth;
-    let verifier = (keys.hmac_secret.is_some() || keys.public_key.is_some()).then(|| cli::verifier(keys)).transpose()?;
-    let context = Arc::new(Context::new(node.clone(), verifier, settings.clone(), metrics.clone()));
+    let context = Arc::new(Context::new(node.clone(), verifier(&settings)?, settings.clone(), metrics.clone()));
     let limits = &settings.client;
     let gate = Gate::new(limits.connection_limit, limits.connection_rate_limit, metrics.connections.clone());
     let readiness = Readiness::new(node, gate.clone(), metrics, settings.ready.broker_grace);
+    let websockets = WebSockets::new(context.clone(), gate, connections.clone());
 
-    let client_routes = WebSockets::new(context.clone(), gate, connections.clone()).routes();
-    let client_routes = client_routes.merge(playground::routes(loaded));
-    let internal_routes = internal_routes(loaded, &context, &readiness);
+    let limits = settings.shutdown.clone();
+    let stoppable = Stoppable { readiness, context, accepting, serving, connections, services, limits };
+    let client_routes = websockets.routes().merge(playground::routes(loaded));
+    let (clients, internal) = listen(&settings, client_routes, internal_routes(loaded, &stoppable), &stoppable)?;
+    let broker = if settings.redis.url.is_some() { "redis" } else { "memory" };
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, node = settings.node_name, %clients, %internal, broker, "listening");
+    Ok(Running { clients, internal, stoppable })
+}
 
+/// Opens the listeners, or the one that serves all, and gives their addresses.
+fn listen(
+    settings: &Settings,
+    client_routes: Router,
+    internal_routes: Router,
+    node: &Stoppable,
+) -> anyhow::Result<(SocketAddr, SocketAddr)> {
+    let options = Arc::new(listen::Options::from(settings));
     let listener = bind("listen", settings.listen)?;
     let clients = listener.local_addr()?;
-    let options = Arc::new(listen::Options::from(&*settings));
-    let internal = if settings.one_listener() {
-        let router = client_routes.merge(internal_routes);
-        services.spawn(listen::serve(listener, router, options, accepting.clone(), connections.clone()));
-        clients
-    } else {
-        let internal = bind("internal_listen", settings.internal_listen)?;
-        let address = internal.local_addr()?;
-        services.spawn(listen::serve(internal, internal_routes, options.clone(), serving.clone(), services.clone()));
-        services.spawn(listen::serve(listener, client_routes, options, accepting.clone(), connections.clone()));
-        address
+    let serve = |listener, router, stop: &CancellationToken, tracker: &TaskTracker| {
+        node.services.spawn(listen::serve(listener, router, options.clone(), stop.clone(), tracker.clone()));
     };
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        node = settings.node_name,
-        %clients,
-        %internal,
-        broker = if settings.redis.url.is_some() { "redis" } else { "memory" },
-        "listening"
-    );
-    let limits = settings.shutdown.clone();
-    let stoppable =
-        Stoppable { readiness, context: context.clone(), accepting, serving, connections, services, limits };
-    Ok(Running { clients, internal, context, stoppable })
+    if settings.one_listener() {
+        serve(listener, client_routes.merge(internal_routes), &node.accepting, &node.connections);
+        return Ok((clients, clients));
+    }
+    let internal_listener = bind("internal_listen", settings.internal_listen)?;
+    let internal = internal_listener.local_addr()?;
+    serve(internal_listener, internal_routes, &node.serving, &node.services);
+    serve(listener, client_routes, &node.accepting, &node.connections);
+    Ok((clients, internal))
 }
 
 impl Running {
@@ -147,15 +147,12 @@ fn broker(
 fn internal_routes(loaded: &Loaded, context: &Arc<Context>, readiness: &Arc<Readiness>) -> Router {
     let key = loaded.settings.api.key.clone();
     let routes = readiness.routes();
-    if key.is_some() || loaded.development {
-        routes.merge(Api::new(context.clone(), key).routes())
-    } else {
-        routes
-    }
+    if key.is_some() || loaded.development { routes.merge(Api::new(context.clone(), key).routes()) } else { routes }
 }
 
 fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    listen::bind(address).with_context(|| format!("cannot listen on {address}; choose another address with `{setting}`"))
+    listen::bind(address)
+        .with_context(|| format!("cannot listen on {address}; choose another address with `{setting}`"))
 }
 
 impl From<&Settings> for listen::Options {

@@ -1,12 +1,7 @@
 //! The rooms of this node: who sits in them and how a publication reaches every seat. Knows nothing of Redis, HTTP, tokens
 //! or JSON values, and nothing here awaits save a delivery job between two turns.
 
-use std::{
-    future::Future,
-    hash::BuildHasher,
-    pin::Pin,
-    sync::Arc,
-};
+use std::{future::Future, hash::BuildHasher, pin::Pin, sync::Arc};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;

@@ -48,11 +48,11 @@ impl Session {
     pub(super) fn connect(
         &mut self,
         id: u32,
-        request: ConnectRequest,
+        request: &ConnectRequest,
         replies: &mut Replies<'_>,
     ) -> Result<Step, Disconnect> {
         match self.accept(&request.token) {
-            Ok((claims, expiry)) => self.enter(id, claims, expiry, replies),
+            Ok((claims, expiry)) => self.enter(id, &claims, expiry, replies),
             Err(refusal) => self.refuse_connect(id, refusal, replies),
         }
     }
@@ -128,19 +128,16 @@ impl Session {
     fn enter(
         &mut self,
         id: u32,
-        claims: ConnectClaims,
+        claims: &ConnectClaims,
         expiry: Expiry,
         replies: &mut Replies<'_>,
     ) -> Result<Step, Disconnect> {
-        let rooms = match self.rooms_of(&claims) {
+        let rooms = match self.rooms_of(claims) {
             Ok(rooms) => rooms,
             Err(refusal) => return self.refuse_connect(id, refusal, replies),
         };
-        let identity = Arc::new(Identity {
-            client: self.client,
-            user: Arc::from(claims.sub.as_str()),
-            info: claims.info_bytes(),
-        });
+        let identity =
+            Arc::new(Identity { client: self.client, user: Arc::from(claims.sub.as_str()), info: claims.info_bytes() });
         let limit = self.context.settings.client.user_connection_limit;
         let sessions = &self.context.node.hub().sessions;
         if sessions.connect(identity.clone(), limit).is_err() {
@@ -236,7 +233,7 @@ impl Session {
     }
 
     fn connect_result(&self, client: String, subs: BTreeMap<String, SubscribeResult>, expiry: Expiry) -> ConnectResult {
-        let (ping, pong) = self.clock.announced();
+        let (ping, answer_pings) = self.clock.announced();
         ConnectResult {
             client,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -244,7 +241,7 @@ impl Session {
             ttl: expiry.ttl().unwrap_or(0),
             subs,
             ping,
-            pong,
+            pong: answer_pings,
             node: self.context.node.name().to_string(),
             ..ConnectResult::default()
         }

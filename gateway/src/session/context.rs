@@ -28,12 +28,7 @@ pub struct Context {
 
 impl Context {
     /// The context of a node's sessions.
-    pub fn new(
-        node: Arc<Node>,
-        verifier: Option<Verifier>,
-        settings: Arc<Settings>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub fn new(node: Arc<Node>, verifier: Option<Verifier>, settings: Arc<Settings>, metrics: Arc<Metrics>) -> Self {
         let commands = CommandCounts::new(&metrics.commands);
         Self { node, verifier, settings, metrics, commands, draining: AtomicBool::new(false) }
     }

@@ -100,7 +100,7 @@ impl Clock {
             return self.stale;
         }
         let expired = self.expires.map(|at| at + self.grace);
-        let far = self.stale + Duration::from_secs(365 * 24 * 3600);
+        let far = self.stale + Duration::from_hours(365 * 24);
         [self.next_ping, self.pong_due, expired].into_iter().flatten().min().unwrap_or(far)
     }
 

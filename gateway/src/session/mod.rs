@@ -258,7 +258,7 @@ impl Session {
             Stage::Refused => return Ok(Step::Drop),
             Stage::Fresh => {
                 return match command.connect {
-                    Some(request) if id != 0 => self.connect(id, *request, replies),
+                    Some(request) if id != 0 => self.connect(id, &request, replies),
                     _ => Err(self.refuse("the first command has to be connect")),
                 };
             }

@@ -41,8 +41,8 @@ impl Session {
     pub(super) fn may_publish(&self, room: &str) -> Result<(), ErrorCode> {
         let (_, rules) = self.context.rules_of(room)?;
         let known = !self.user().is_empty() || rules.allow_publish_for_anonymous;
-        let allowed = rules.allow_publish_for_client
-            || (rules.allow_publish_for_subscriber && self.place_of(room).is_some());
+        let allowed =
+            rules.allow_publish_for_client || (rules.allow_publish_for_subscriber && self.place_of(room).is_some());
         self.decide(known && allowed)
     }
 

@@ -136,10 +136,8 @@ async fn serve_http(
 fn set_up(stream: &TcpStream, send_buffer: usize) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(60))
-        .with_interval(Duration::from_secs(15))
-        .with_retries(4);
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_mins(1)).with_interval(Duration::from_secs(15)).with_retries(4);
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_send_buffer_size(send_buffer)
 }

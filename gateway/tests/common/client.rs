@@ -1,6 +1,6 @@
 //! A client of the tests: RFC 6455 by hand over a raw socket, so that it shares nothing with the node and may misbehave.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt::Write, net::SocketAddr, time::Duration};
 
 use jsonwebtoken::{EncodingKey, Header};
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ impl Client {
              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
         );
         for (name, value) in headers {
-            request += &format!("{name}: {value}\r\n");
+            let _ = write!(request, "{name}: {value}\r\n");
         }
         stream.write_all((request + "\r\n").as_bytes()).await.expect("the node reads");
         let mut client = Self { stream, read: Vec::new(), next_id: 1 };
@@ -70,7 +70,7 @@ impl Client {
     /// Opens a WebSocket and connects as this user.
     pub async fn connected(address: SocketAddr, user: &str) -> Self {
         let mut client = Self::open(address).await;
-        let reply = client.ask(json!({"connect": {"token": token(json!({"sub": user}))}})).await;
+        let reply = client.ask(json!({"connect": {"token": token(&json!({"sub": user}))}})).await;
         assert!(reply["connect"]["client"].is_string(), "not connected: {reply}");
         client
     }
@@ -89,7 +89,7 @@ impl Client {
     }
 
     /// Publishes in a room, and expects it to succeed.
-    pub async fn publish(&mut self, room: &str, data: Value) {
+    pub async fn publish(&mut self, room: &str, data: &Value) {
         let reply = self.ask(json!({"publish": {"channel": room, "data": data}})).await;
         assert_eq!(reply["publish"], json!({}), "{reply}");
     }
@@ -184,11 +184,11 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     match payload.len() {
         short @ 0..=125 => bytes.push(0x80 | u8::try_from(short).expect("it is short")),
         medium @ 126..=0xFFFF => {
-            bytes.push(0x80 | 126);
+            bytes.push(0xFE);
             bytes.extend(u16::try_from(medium).expect("it is medium").to_be_bytes());
         }
         long => {
-            bytes.push(0x80 | 127);
+            bytes.push(0xFF);
             bytes.extend((long as u64).to_be_bytes());
         }
     }
@@ -199,9 +199,9 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A connection token with these claims, signed as the nodes of the tests expect.
-pub fn token(claims: Value) -> String {
+pub fn token(claims: &Value) -> String {
     let key = EncodingKey::from_secret(SECRET.as_bytes());
-    jsonwebtoken::encode(&Header::default(), &claims, &key).expect("claims can be signed")
+    jsonwebtoken::encode(&Header::default(), claims, &key).expect("claims can be signed")
 }
 
 fn close(frame: &Frame) -> (u16, String) {
@@ -219,9 +219,9 @@ fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
     assert_eq!(second & 0x80, 0, "a server does not mask");
     let (length, rest) = match second {
         126 => rest.split_first_chunk().map(|(bytes, rest)| (usize::from(u16::from_be_bytes(*bytes)), rest))?,
-        127 => rest.split_first_chunk().map(|(bytes, rest)| {
-            (usize::try_from(u64::from_be_bytes(*bytes)).expect("it fits"), rest)
-        })?,
+        127 => rest
+            .split_first_chunk()
+            .map(|(bytes, rest)| (usize::try_from(u64::from_be_bytes(*bytes)).expect("it fits"), rest))?,
         short => (usize::from(short), rest),
     };
     let payload = rest.get(..length)?.to_vec();

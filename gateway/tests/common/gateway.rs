@@ -25,15 +25,15 @@ impl Gateway {
     /// Starts a node with these settings in TOML, beside ports of its own, [`SECRET`], the API key `test-api-key` and a quick
     /// shutdown; what `settings` says goes before. Tables that these defaults have (`auth`, `api`, `shutdown`) are written as
     /// dotted keys: `auth.audience = "x"`.
-    pub async fn start(settings: &str) -> Self {
-        let running = app::start(&load(settings)).await.expect("the node starts");
+    pub fn start(settings: &str) -> Self {
+        let running = app::start(&load(settings)).expect("the node starts");
         Self { clients: running.clients, internal: running.internal, running }
     }
 
     /// The same with rooms in which clients may subscribe and subscribers publish.
-    pub async fn open(settings: &str) -> Self {
+    pub fn open(settings: &str) -> Self {
         let rules = "rooms.allow_subscribe_for_client = true\nrooms.allow_publish_for_subscriber = true\n";
-        Self::start(&format!("{rules}{settings}")).await
+        Self::start(&format!("{rules}{settings}"))
     }
 
     /// Stops it as a signal would.
@@ -67,7 +67,7 @@ impl Gateway {
     }
 
     /// A call of the server API, with the key: status and body.
-    pub async fn api(&self, method: &str, body: Value) -> (u16, Value) {
+    pub async fn api(&self, method: &str, body: &Value) -> (u16, Value) {
         let path = format!("/api/{method}");
         let headers = [("x-api-key", "test-api-key"), ("content-type", "application/json")];
         let (status, text) =
@@ -76,8 +76,8 @@ impl Gateway {
     }
 
     /// Publishes over the server API and expects it to succeed.
-    pub async fn publish(&self, room: &str, data: Value) {
-        let (status, answer) = self.api("publish", json!({"channel": room, "data": data})).await;
+    pub async fn publish(&self, room: &str, data: &Value) {
+        let (status, answer) = self.api("publish", &json!({"channel": room, "data": data})).await;
         assert_eq!((status, answer), (200, json!({"result": {}})));
     }
 }

@@ -1,6 +1,6 @@
 //! One HTTP request over a socket of its own, and its answer.
 
-use std::net::SocketAddr;
+use std::{fmt::Write, net::SocketAddr};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -30,7 +30,7 @@ pub async fn exchange(
     let mut stream = TcpStream::connect(address).await.expect("the node listens");
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
+        let _ = write!(head, "{name}: {value}\r\n");
     }
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("connection")) {
         head += "connection: close\r\n";

@@ -60,7 +60,7 @@ pub(super) struct Connection {
 }
 
 enum Phase {
-    Open(Session),
+    Open(Box<Session>),
     /// The last words are being written, until the timer fires at the latest.
     Flushing {
         /// The client closed first, so that nothing more is to be read.
@@ -101,7 +101,7 @@ impl Connection {
         Self {
             timer: Box::pin(sleep_until(session.deadline())),
             outbox,
-            phase: Phase::Open(session),
+            phase: Phase::Open(Box::new(session)),
             reader: Reader::new(settings.websocket.message_size_limit),
             partial: read.to_vec(),
             write_timeout: settings.websocket.write_timeout,

@@ -65,7 +65,10 @@ impl Reader {
     ///
     /// # Errors
     /// The close code that the violation calls for (RFC 6455, section 7.4.1).
-    pub(super) fn read<'a>(&'a mut self, bytes: &'a mut [u8]) -> Result<Option<(usize, Option<Event<'a>>)>, Disconnect> {
+    pub(super) fn read<'a>(
+        &'a mut self,
+        bytes: &'a mut [u8],
+    ) -> Result<Option<(usize, Option<Event<'a>>)>, Disconnect> {
         let begun = self.fragments.as_ref().map(|fragments| fragments.data.len());
         let Some(header) = header(bytes, self.limit, begun)? else { return Ok(None) };
         let end = header.size + header.length;

@@ -3,9 +3,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use http::{
     HeaderMap, HeaderValue, Method, Request, StatusCode, Version,
-    header::{
-        CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
-    },
+    header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE},
 };
 use sha1::{Digest, Sha1};
 

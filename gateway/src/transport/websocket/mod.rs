@@ -113,8 +113,7 @@ async fn take_over(sockets: Arc<WebSockets>, upgrade: OnUpgrade, admission: Admi
     let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else {
         return tracing::error!("an upgraded connection is not a TCP stream");
     };
-    let connection =
-        Connection::new(parts.io.into_inner(), &parts.read_buf, &sockets.context, admission, place);
+    let connection = Connection::new(parts.io.into_inner(), &parts.read_buf, &sockets.context, admission, place);
     sockets.tracker.spawn(connection);
 }
 
