@@ -1,6 +1,8 @@
 //! The Redis broker when things go wrong, over a real redis-server: crashes, silence, cut connections, refusals, and the
 //! ways to reach a server. What every broker promises is asked in `broker_conformance`.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where what it needs fails")]
+
 use std::{
     sync::{
         Arc, Mutex,

@@ -308,9 +308,9 @@ impl Publisher {
     fn answer(&self, answer: oneshot::Sender<Outcome>, took: Duration, outcome: Outcome) {
         self.latency.observe(took.as_secs_f64());
         if outcome.is_ok() {
-            self.ok.inc()
+            self.ok.inc();
         } else {
-            self.error.inc()
+            self.error.inc();
         }
         // The caller may have gone; what it published stands all the same.
         let _ = answer.send(outcome);
