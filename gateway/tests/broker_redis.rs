@@ -348,6 +348,8 @@ async fn a_stop_lets_what_is_queued_through_and_refuses_what_comes_after() {
     other.recorder.wait("a", 3001).await;
     until("the end", || node.tracker.is_empty()).await;
     assert_eq!(node.publish("a", "late").await, Err(BrokerError::Cancelled));
+    assert_eq!(node.subscribe("late").await, Err(BrokerError::Cancelled));
+    assert_ne!(node.broker.health(), Health::Hearing);
     node.stop().await;
 }
 
