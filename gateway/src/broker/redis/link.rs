@@ -35,29 +35,17 @@ pub(super) struct Link {
     driver: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Whether the driver has ended, and with it the connection.
     ended: bool,
-    /// How the server knows this connection, if it says so.
-    pub(super) identity: Option<Identity>,
-}
-
-/// A connection as the server knows it.
-#[derive(PartialEq)]
-pub(super) struct Identity {
-    /// The server's run: numbers of connections begin anew with the next.
-    run: Vec<u8>,
-    connection: i64,
 }
 
 impl Link {
-    /// Connects, logs in, makes sure that the server answers as one that is ready, and ends the connection before.
-    pub(super) async fn open(target: &Target, io_timeout: Duration, previous: Option<&Identity>) -> Result<Self, Lost> {
+    /// Connects, logs in, and makes sure that the server answers as one that is ready.
+    pub(super) async fn open(target: &Target, io_timeout: Duration) -> Result<Self, Lost> {
         let stream = target.dial().await?;
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(io_timeout));
         let made = MultiplexedConnection::new_with_config(target.login(), stream, config);
         let (connection, driver) = timeout(io_timeout, made).await.map_err(|_| Lost::Silent(io_timeout))??;
-        let mut link = Self { connection, driver: Box::pin(driver), ended: false, identity: None };
+        let mut link = Self { connection, driver: Box::pin(driver), ended: false };
         link.ping().await?;
-        link.identify().await?;
-        link.succeed(previous).await?;
         Ok(link)
     }
 
@@ -92,29 +80,5 @@ impl Link {
             }
             _ => Ok(()),
         }
-    }
-
-    /// Learns how the server knows this connection; a user that may not ask goes without.
-    async fn identify(&mut self) -> Result<(), Lost> {
-        let mut pipeline = Pipeline::with_capacity(2);
-        pipeline.cmd("CLIENT").arg("ID").cmd("INFO").arg("server");
-        let answers = self.exchange(&pipeline).await?;
-        if let [Value::Int(connection), Value::BulkString(info)] = answers.as_slice() {
-            let run = info.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"run_id:"));
-            self.identity = run.map(|run| Identity { run: run.to_vec(), connection: *connection });
-        }
-        Ok(())
-    }
-
-    /// Ends the connection before this one at the server. What was written to it and not yet read would otherwise come
-    /// between, or after, what is written to this one: out of order, and long after it was answered with an error.
-    async fn succeed(&mut self, previous: Option<&Identity>) -> Result<(), Lost> {
-        let same_run = |previous: &&Identity| self.identity.as_ref().is_some_and(|now| now.run == previous.run);
-        if let Some(Identity { connection, .. }) = previous.filter(same_run) {
-            let mut pipeline = Pipeline::with_capacity(1);
-            pipeline.cmd("CLIENT").arg("KILL").arg("ID").arg(*connection);
-            self.exchange(&pipeline).await?;
-        }
-        Ok(())
     }
 }

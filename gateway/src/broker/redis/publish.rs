@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     BrokerError,
     dial::Target,
-    link::{Identity, Link, Lost},
+    link::{Link, Lost},
     outage::Outage,
     queue::{Call, MAX_BATCH, Outcome, Queue},
 };
@@ -66,13 +66,11 @@ impl Publisher {
     async fn work(&self) {
         let mut outage = Outage::new("publish", self.target.to_string());
         let mut pause = Duration::ZERO;
-        let mut previous = None;
         loop {
-            let mut link = tokio::select! {
-                link = self.connect(&mut outage, pause, previous.as_ref()) => link,
+            let link = tokio::select! {
+                link = self.connect(&mut outage, pause) => link,
                 never = self.expire() => match never {},
             };
-            previous = link.identity.take();
             let lost = self.serve(link).await;
             self.queue.answered();
             pause = outage.failed(&lost);
@@ -89,10 +87,10 @@ impl Publisher {
         }
     }
 
-    async fn connect(&self, outage: &mut Outage, mut pause: Duration, previous: Option<&Identity>) -> Link {
+    async fn connect(&self, outage: &mut Outage, mut pause: Duration) -> Link {
         loop {
             sleep(pause).await;
-            match Link::open(&self.target, self.io_timeout, previous).await {
+            match Link::open(&self.target, self.io_timeout).await {
                 Ok(link) => {
                     outage.healed();
                     return link;
