@@ -1,2 +1,176 @@
-//! x
-fn main() {}
+//! What one message costs the Redis broker, both ways, against a real redis-server: `cargo bench --bench broker`. Besides
+//! the time of a round, the CPU time of this process is told, since the server and this process share the machine. Knows
+//! only the contract of brokers.
+
+#![allow(clippy::unwrap_used, reason = "a bench fails where what it needs fails")]
+#![allow(clippy::print_stdout, reason = "the CPU time is part of the outcome")]
+#![allow(missing_docs, reason = "criterion's macros write the functions without docs")]
+
+use std::{
+    hint::black_box,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use futures_util::future::join_all;
+use roomcast::{
+    broker::{
+        PubSub,
+        redis::{RedisBroker, RedisOptions},
+    },
+    hub::{Deliver, Delivered},
+    metrics::Metrics,
+};
+use roomcast_shared::publication::{ClientInfo, Publication};
+use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+#[path = "../tests/common/redis.rs"]
+mod redis;
+
+/// Messages in one round.
+const ROUND: u32 = 20_000;
+const ROOMS: usize = 500;
+
+/// Counts what arrives.
+#[derive(Default)]
+struct Counter {
+    count: AtomicUsize,
+    awaited: AtomicUsize,
+    reached: Notify,
+}
+
+impl Deliver for Counter {
+    fn deliver(&self, _room: &str, publication: Publication) -> Delivered {
+        black_box(publication);
+        if self.count.fetch_add(1, Ordering::Relaxed) + 1 == self.awaited.load(Ordering::Relaxed) {
+            self.reached.notify_one();
+        }
+        Delivered::Taken
+    }
+}
+
+struct Setting {
+    runtime: tokio::runtime::Runtime,
+    server: redis::RedisServer,
+    broker: Arc<RedisBroker>,
+    counter: Arc<Counter>,
+    rooms: Vec<Arc<str>>,
+}
+
+impl Setting {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let server = redis::RedisServer::start();
+        let counter = Arc::new(Counter::default());
+        let deliver: Arc<Counter> = Arc::clone(&counter);
+        let options = RedisOptions::new(server.url());
+        let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        let inside = runtime.enter();
+        let broker = RedisBroker::start(&options, deliver, Arc::new(Metrics::new()), &tracker, shutdown).unwrap();
+        drop(inside);
+        let rooms = (0..ROOMS).map(|room| Arc::from(format!("bench:{room}"))).collect();
+        Self { runtime, server, broker, counter, rooms }
+    }
+
+    /// Subscribes every room.
+    fn hear(&self) {
+        let answers = self.rooms.iter().map(|room| self.broker.subscribe(room).wait());
+        assert!(self.runtime.block_on(join_all(answers)).iter().all(Result::is_ok));
+    }
+
+    /// Publishes a round from two tasks, each with many publishes unanswered.
+    fn publish(&self) {
+        let tasks = (0..2).map(|task| {
+            let (broker, rooms) = (Arc::clone(&self.broker), self.rooms.clone());
+            self.runtime.spawn(async move {
+                for burst in 0..ROUND as usize / 2 / 1000 {
+                    let number = |index| task + burst * 1000 + index;
+                    let answers = (0..1000).map(|i| broker.publish(&rooms[number(i) % ROOMS], publication()).wait());
+                    assert!(join_all(answers).await.iter().all(Result::is_ok));
+                }
+            })
+        });
+        self.runtime.block_on(join_all(tasks)).into_iter().for_each(|done| done.unwrap());
+    }
+
+    /// Has the server itself publish a round from within, so that this process only receives.
+    fn receive(&self, script: &str) {
+        self.counter.count.store(0, Ordering::Relaxed);
+        self.counter.awaited.store(ROUND as usize, Ordering::Relaxed);
+        let (round, rooms) = (ROUND.to_string(), ROOMS.to_string());
+        self.server.command(&["EVALSHA", script, "0", &round, &rooms]);
+        self.runtime.block_on(self.counter.reached.notified());
+    }
+}
+
+/// 128 bytes of JSON from a client.
+fn publication() -> Publication {
+    Publication {
+        data: Bytes::from_static(&[b'1'; 128]),
+        info: Some(ClientInfo { user: "ada".to_owned(), client: "0123456789abcdef".to_owned(), ..Default::default() }),
+        ..Publication::default()
+    }
+}
+
+/// A script that publishes what a node would: 128 bytes from a client, just now.
+fn load_script(server: &redis::RedisServer) -> String {
+    let script = r"
+        local now = redis.call('TIME')
+        local micros = now[1] * 1000000 + now[2]
+        local time = ''
+        for _ = 1, 8 do
+            time = time .. string.char(micros % 256)
+            micros = math.floor(micros / 256)
+        end
+        local info = '\n\3ada\18\16' .. '0123456789abcdef'
+        local body = '\1' .. time .. '\34\128\1' .. string.rep('1', 128) .. '\42' .. string.char(#info) .. info
+        for i = 1, tonumber(ARGV[1]) do
+            redis.call('PUBLISH', 'roomcast.room.bench:' .. (i % tonumber(ARGV[2])), body)
+        end";
+    server.command(&["SCRIPT", "LOAD", script]).concat()
+}
+
+/// User and system time of this process so far.
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    // Fields 14 and 15 of proc(5), in hundredths of a second.
+    let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+/// Runs one bench, and tells the CPU time of this process for each message.
+fn measure(criterion: &mut Criterion, name: &str, mut round: impl FnMut()) {
+    let (begin, mut rounds) = (cpu(), 0_u32);
+    let mut group = criterion.benchmark_group("broker");
+    group.throughput(Throughput::Elements(ROUND.into())).sample_size(20);
+    group.bench_function(name, |bencher| {
+        bencher.iter(|| {
+            round();
+            rounds += 1;
+        });
+    });
+    group.finish();
+    let messages = f64::from(rounds) * f64::from(ROUND);
+    println!(
+        "broker/{name}: {:.2} µs of CPU for each message",
+        cpu().saturating_sub(begin).as_secs_f64() * 1e6 / messages
+    );
+}
+
+fn benches(criterion: &mut Criterion) {
+    let setting = Setting::new();
+    measure(criterion, "publish", || setting.publish());
+    setting.hear();
+    let script = load_script(&setting.server);
+    measure(criterion, "receive", || setting.receive(&script));
+}
+
+criterion_group!(broker, benches);
+criterion_main!(broker);

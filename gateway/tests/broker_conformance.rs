@@ -1,6 +1,9 @@
 //! What every broker promises, asked of each of them: the one in memory and the one over a real redis-server. Knows only
 //! the contract.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where what it needs fails")]
+#![allow(clippy::print_stdout, reason = "the seed of a failed run is needed to repeat it")]
+
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -256,7 +259,9 @@ async fn ten_thousand_rooms_are_heard(backend: Backend) {
     assert!(answers.iter().all(Result::is_ok));
     node.recorder.until("10,000 publications", |recorder| recorder.total() == 10_000).await;
     assert!(rooms.iter().all(|room| node.recorder.heard(room) == [room.to_string()]));
-    rooms.iter().for_each(|room| node.broker.unsubscribe(room));
+    for room in &rooms {
+        node.broker.unsubscribe(room);
+    }
     backend.until_channels(Vec::new()).await;
     backend.stop().await;
 }

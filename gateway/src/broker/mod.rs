@@ -33,7 +33,8 @@ pub trait PubSub: Send + Sync + 'static {
 pub enum Answer<T> {
     /// Known without waiting.
     Now(Result<T, BrokerError>),
-    /// Known when the broker has answered; at the latest after the broker's timeout.
+    /// Known when the broker has answered; at the latest after the broker's timeout, and for a publish that first waits to
+    /// be written at the latest after twice that.
     Later(Pin<Box<dyn Future<Output = Result<T, BrokerError>> + Send>>),
 }
 
@@ -50,8 +51,8 @@ impl<T> Answer<T> {
 /// Why a broker call failed. To a client each of them is error 100, which it may try again.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BrokerError {
-    /// The call was not written to the broker: no connection, and too many calls wait for one already.
-    #[error("the broker is not connected and {0} calls wait for it already")]
+    /// The call was not written to the broker: too many calls, or bytes, wait to be written already.
+    #[error("{0} calls wait to be written to the broker already, as many as may")]
     Overloaded(usize),
     /// No answer came in time.
     #[error("the broker did not answer within {0:?}")]

@@ -188,11 +188,10 @@ pub(crate) fn free_port() -> u16 {
 
 fn exchange<S: Read + Write>(mut stream: S, commands: &[&[&str]]) -> std::io::Result<Vec<Vec<String>>> {
     for words in commands {
-        let mut bytes = format!("*{}\r\n", words.len());
+        write!(stream, "*{}\r\n", words.len())?;
         for word in *words {
-            bytes.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+            write!(stream, "${}\r\n{word}\r\n", word.len())?;
         }
-        stream.write_all(bytes.as_bytes())?;
     }
     let mut reader = BufReader::new(stream);
     commands.iter().map(|_| answer(&mut reader)).collect()

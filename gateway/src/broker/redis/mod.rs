@@ -14,7 +14,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{
     dial::Target,
     keys::Keys,
-    publish::{Bounds, Publisher, Queue},
+    publish::Publisher,
+    queue::{Bounds, Queue},
     rooms::Rooms,
     subscribe::Subscriber,
 };
@@ -24,9 +25,11 @@ use crate::{hub::Deliver, metrics::Metrics};
 mod dial;
 mod envelope;
 mod keys;
+mod link;
 mod outage;
 mod pool;
 mod publish;
+mod queue;
 mod resp;
 mod rooms;
 mod subscribe;
@@ -141,6 +144,7 @@ impl RedisBroker {
         let metrics = Arc::clone(&subscriber.metrics);
         shutdown.run_until_cancelled(subscriber.run()).await;
         metrics.broker_connected.set(0);
+        self.rooms.lost(Instant::now());
         self.rooms.close();
         self.pool.close();
     }

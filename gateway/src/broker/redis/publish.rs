@@ -1,148 +1,31 @@
-//! The connection that speaks: publishes wait in a bounded queue, and one task writes them in batches over one pipelined
-//! connection. Knows no rooms and hears nothing.
+//! The task that speaks: it takes publishes from their queue and writes them in batches over one pipelined connection,
+//! which it makes again when it breaks. Knows no rooms and hears nothing.
 
 use std::{
-    collections::VecDeque,
     convert::Infallible,
-    pin::{Pin, pin},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt;
-use parking_lot::Mutex;
 use prometheus::{Histogram, IntCounter};
-use redis::{AsyncConnectionConfig, Cmd, Pipeline, RedisError, Value, aio::MultiplexedConnection};
+use redis::{Pipeline, Value};
 use tokio::{
-    sync::{Notify, oneshot},
+    sync::oneshot,
     time::{sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{BrokerError, dial::Target, outage::Outage};
+use super::{
+    BrokerError,
+    dial::Target,
+    link::{Link, Lost},
+    outage::Outage,
+    queue::{Call, MAX_BATCH, Outcome, Queue},
+};
 use crate::metrics::Metrics;
 
-/// Commands in one pipeline at most.
-const MAX_BATCH: usize = 256;
-/// Bytes in one pipeline at most, the last command left aside.
-const MAX_BATCH_BYTES: usize = 1 << 20;
 /// How long the stop waits for what is queued to be answered.
 const FLUSH: Duration = Duration::from_secs(1);
-
-type Outcome = Result<(), BrokerError>;
-
-/// One publish on its way to Redis.
-struct Call {
-    command: Cmd,
-    bytes: usize,
-    made: Instant,
-    answer: oneshot::Sender<Outcome>,
-}
-
-/// Bounds of what waits to be written.
-#[derive(Clone, Copy)]
-pub(super) struct Bounds {
-    /// Calls.
-    pub(super) calls: usize,
-    /// Bytes of those.
-    pub(super) bytes: usize,
-}
-
-/// Publishes that are not yet written, in the order they were made.
-pub(super) struct Queue {
-    state: Mutex<State>,
-    bounds: Bounds,
-    filled: Notify,
-    drained: Notify,
-}
-
-#[derive(Default)]
-struct State {
-    calls: VecDeque<Call>,
-    bytes: usize,
-    /// Calls that were written and are not answered yet.
-    written: usize,
-    closed: bool,
-}
-
-impl Queue {
-    pub(super) fn new(bounds: Bounds) -> Self {
-        Self { state: Mutex::default(), bounds, filled: Notify::new(), drained: Notify::new() }
-    }
-
-    /// Queues a command of about so many bytes.
-    pub(super) fn push(&self, command: Cmd, bytes: usize) -> Result<oneshot::Receiver<Outcome>, BrokerError> {
-        let made = Instant::now();
-        let (answer, receiver) = oneshot::channel();
-        let mut state = self.state.lock();
-        if state.closed {
-            return Err(BrokerError::Cancelled);
-        }
-        let waiting = state.calls.len();
-        if waiting >= self.bounds.calls || state.bytes.saturating_add(bytes) > self.bounds.bytes {
-            return Err(BrokerError::Overloaded(waiting));
-        }
-        state.bytes += bytes;
-        state.calls.push_back(Call { command, bytes, made, answer });
-        drop(state);
-        if waiting == 0 {
-            self.filled.notify_one();
-        }
-        Ok(receiver)
-    }
-
-    /// Takes the oldest calls, to be written now.
-    fn take(&self, batch: &mut Vec<Call>) {
-        let mut state = self.state.lock();
-        let mut bytes = 0;
-        while batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
-            let Some(call) = state.calls.pop_front() else { break };
-            bytes += call.bytes;
-            batch.push(call);
-        }
-        state.bytes -= bytes;
-        state.written = batch.len();
-        if batch.is_empty() {
-            self.drained.notify_one();
-        }
-    }
-
-    /// Takes the calls that have waited for so long.
-    fn take_expired(&self, now: Instant, patience: Duration) -> Vec<Call> {
-        let mut state = self.state.lock();
-        let mut expired = Vec::new();
-        while let Some(call) = state.calls.pop_front_if(|call| call.made + patience <= now) {
-            state.bytes -= call.bytes;
-            expired.push(call);
-        }
-        expired
-    }
-
-    fn oldest(&self) -> Option<Instant> {
-        self.state.lock().calls.front().map(|call| call.made)
-    }
-
-    /// Refuses new calls, and waits until the others are answered.
-    async fn finish(&self) {
-        self.state.lock().closed = true;
-        loop {
-            let drained = self.drained.notified();
-            {
-                let state = self.state.lock();
-                if state.calls.is_empty() && state.written == 0 {
-                    return;
-                }
-            }
-            drained.await;
-        }
-    }
-
-    fn close(&self) -> VecDeque<Call> {
-        let mut state = self.state.lock();
-        state.closed = true;
-        std::mem::take(&mut state.calls)
-    }
-}
 
 /// The task that writes.
 pub(super) struct Publisher {
@@ -152,19 +35,6 @@ pub(super) struct Publisher {
     latency: Histogram,
     ok: IntCounter,
     error: IntCounter,
-}
-
-/// Why a connection is over.
-#[derive(Debug, thiserror::Error)]
-enum Lost {
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    #[error(transparent)]
-    Redis(#[from] RedisError),
-    #[error("the server closed the connection")]
-    Closed,
-    #[error("the server did not answer within {0:?}")]
-    Silent(Duration),
 }
 
 impl Publisher {
@@ -196,15 +66,13 @@ impl Publisher {
     async fn work(&self) {
         let mut outage = Outage::new("publish", self.target.to_string());
         let mut pause = Duration::ZERO;
-        let mut previous = None;
         loop {
-            let mut link = tokio::select! {
-                link = self.connect(&mut outage, pause, previous.as_ref()) => link,
+            let link = tokio::select! {
+                link = self.connect(&mut outage, pause) => link,
                 never = self.expire() => match never {},
             };
-            previous = link.identity.take();
             let lost = self.serve(link).await;
-            self.queue.state.lock().written = 0;
+            self.queue.answered();
             pause = outage.failed(&lost);
         }
     }
@@ -219,10 +87,10 @@ impl Publisher {
         }
     }
 
-    async fn connect(&self, outage: &mut Outage, mut pause: Duration, previous: Option<&Identity>) -> Link {
+    async fn connect(&self, outage: &mut Outage, mut pause: Duration) -> Link {
         loop {
             sleep(pause).await;
-            match self.attempt(previous).await {
+            match Link::open(&self.target, self.io_timeout).await {
                 Ok(link) => {
                     outage.healed();
                     return link;
@@ -230,20 +98,6 @@ impl Publisher {
                 Err(lost) => pause = outage.failed(&lost),
             }
         }
-    }
-
-    /// Connects, logs in, and makes sure that the server answers as one that is ready.
-    async fn attempt(&self, previous: Option<&Identity>) -> Result<Link, Lost> {
-        let stream = self.target.dial().await?;
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(self.io_timeout));
-        let made = MultiplexedConnection::new_with_config(self.target.login(), stream, config);
-        let silent = |_| Lost::Silent(self.io_timeout);
-        let (connection, driver) = timeout(self.io_timeout, made).await.map_err(silent)??;
-        let mut link = Link { connection, driver: Box::pin(driver), ended: false, identity: None };
-        link.ping().await?;
-        link.identify().await?;
-        link.succeed(previous).await?;
-        Ok(link)
     }
 
     async fn serve(&self, mut link: Link) -> Lost {
@@ -320,83 +174,6 @@ impl Publisher {
         for call in calls {
             self.answer(call.answer, call.made.elapsed(), Err(error.clone()));
         }
-    }
-}
-
-/// A connection and the work that moves its bytes, polled by whoever waits for something on it.
-struct Link {
-    connection: MultiplexedConnection,
-    driver: Pin<Box<dyn Future<Output = ()> + Send>>,
-    /// Whether the driver has ended, and with it the connection.
-    ended: bool,
-    identity: Option<Identity>,
-}
-
-/// A connection as the server knows it.
-#[derive(PartialEq)]
-struct Identity {
-    /// The server's run: numbers of connections begin anew with the next.
-    run: Vec<u8>,
-    connection: i64,
-}
-
-impl Link {
-    /// Lets the connection work until it ends.
-    async fn ended(&mut self) -> Lost {
-        if !self.ended {
-            self.driver.as_mut().await;
-            self.ended = true;
-        }
-        Lost::Closed
-    }
-
-    async fn exchange(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, Lost> {
-        let mut connection = self.connection.clone();
-        let mut answers = pin!(connection.send_packed_commands(pipeline, 0, pipeline.len()));
-        tokio::select! {
-            biased;
-            answers = &mut answers => Ok(answers?),
-            // What the server said before it closed the connection counts still.
-            lost = self.ended() => answers.now_or_never().map_or(Err(lost), |answers| Ok(answers?)),
-        }
-    }
-
-    /// Any answer but one about the login or the start of the server is a sign of life.
-    async fn ping(&mut self) -> Result<(), Lost> {
-        let mut pipeline = Pipeline::with_capacity(1);
-        pipeline.cmd("PING");
-        match self.exchange(&pipeline).await?.pop() {
-            Some(Value::ServerError(error)) if matches!(error.code(), "NOAUTH" | "LOADING") => {
-                Err(Lost::Redis(error.into()))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Link {
-    /// Learns how the server knows this connection; a user that may not ask goes without.
-    async fn identify(&mut self) -> Result<(), Lost> {
-        let mut pipeline = Pipeline::with_capacity(2);
-        pipeline.cmd("CLIENT").arg("ID").cmd("INFO").arg("server");
-        let answers = self.exchange(&pipeline).await?;
-        if let [Value::Int(connection), Value::BulkString(info)] = answers.as_slice() {
-            let run = info.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"run_id:"));
-            self.identity = run.map(|run| Identity { run: run.to_vec(), connection: *connection });
-        }
-        Ok(())
-    }
-
-    /// Ends the connection before this one at the server. What was written to it and not yet read would otherwise come
-    /// between, or after, what is written to this one: out of order, and long after it was answered with an error.
-    async fn succeed(&mut self, previous: Option<&Identity>) -> Result<(), Lost> {
-        let same_run = |previous: &&Identity| self.identity.as_ref().is_some_and(|now| now.run == previous.run);
-        if let Some(Identity { connection, .. }) = previous.filter(same_run) {
-            let mut pipeline = Pipeline::with_capacity(1);
-            pipeline.cmd("CLIENT").arg("KILL").arg("ID").arg(*connection);
-            self.exchange(&pipeline).await?;
-        }
-        Ok(())
     }
 }
 

@@ -226,13 +226,17 @@ mod tests {
         match frame {
             ("message", channel, payload) => {
                 write_head(&mut out, 3);
-                [b"message", channel.as_slice(), payload].iter().for_each(|word| write_word(&mut out, word));
+                for word in [b"message", channel.as_slice(), payload] {
+                    write_word(&mut out, word);
+                }
             }
             ("done", ..) => out.extend_from_slice(b"*2\r\n$4\r\npong\r\n$0\r\n\r\n"),
             ("error", reason, _) => out.extend([b"-".as_slice(), reason, b"\r\n"].concat()),
             (kind, channel, _) => {
                 write_head(&mut out, 3);
-                [kind.as_bytes(), channel].iter().for_each(|word| write_word(&mut out, word));
+                for word in [kind.as_bytes(), channel] {
+                    write_word(&mut out, word);
+                }
                 out.extend_from_slice(b":12\r\n");
             }
         }
@@ -303,7 +307,7 @@ mod tests {
 
     #[test]
     fn broken_streams_are_refused() {
-        let endless = [b"-".as_slice(), &[b'x'; 20_000]].concat();
+        let endless = [b"-".as_slice(), &*vec![b'x'; 20_000]].concat();
         for broken in [
             b"HTTP/1.1 400 Bad Request\r\n".as_slice(),
             b"*3\r\n$7\r\nmessage\r\n$99999999\r\n",

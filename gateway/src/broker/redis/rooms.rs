@@ -42,6 +42,7 @@ struct State {
     /// Rooms the connection must look at, each at most once; empty while there is no connection.
     queue: VecDeque<Arc<str>>,
     connected: bool,
+    closed: bool,
     /// How many rooms must still be confirmed before every room is heard again.
     restoring: usize,
     health: Health,
@@ -78,6 +79,7 @@ impl Rooms {
             rooms: HashMap::default(),
             queue: VecDeque::new(),
             connected: false,
+            closed: false,
             restoring: 0,
             health: Health::Starting,
         };
@@ -86,13 +88,18 @@ impl Rooms {
 
     /// Wants a room. The receiver tells when it is confirmed; none where it is heard already.
     pub(super) fn subscribe(&self, name: &Arc<str>) -> Option<oneshot::Receiver<Outcome>> {
+        let (sender, receiver) = oneshot::channel();
         let mut state = self.state.lock();
+        if state.closed {
+            drop(state);
+            answer([sender], &Err(BrokerError::Cancelled));
+            return Some(receiver);
+        }
         let room = state.rooms.entry(Arc::clone(name)).or_insert_with(Room::new);
         room.wanted = true;
         if room.heard == Heard::Now {
             return None;
         }
-        let (sender, receiver) = oneshot::channel();
         room.wait(sender);
         let wake = state.enqueue(name);
         drop(state);
@@ -138,9 +145,12 @@ impl Rooms {
         }
     }
 
-    /// The broker stops: nobody is answered any more by it.
+    /// The broker stops: who waits, or comes after, is answered so.
     pub(super) fn close(&self) {
-        let rooms = std::mem::take(&mut self.state.lock().rooms);
+        let mut state = self.state.lock();
+        state.closed = true;
+        let rooms = std::mem::take(&mut state.rooms);
+        drop(state);
         for room in rooms.into_values() {
             answer(room.waiters, &Err(BrokerError::Cancelled));
         }
@@ -279,7 +289,7 @@ impl Room {
     }
 }
 
-fn answer(waiters: Waiters, outcome: &Outcome) {
+fn answer(waiters: impl IntoIterator<Item = oneshot::Sender<Outcome>>, outcome: &Outcome) {
     for waiter in waiters {
         // A caller that gave up has had its answer: the timeout.
         let _ = waiter.send(outcome.clone());

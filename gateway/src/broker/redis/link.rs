@@ -1,0 +1,84 @@
+//! One publishing connection while it stands: a pipelined connection of redis-rs over our own stream, so that its end is
+//! seen at once. Knows no queue and no rooms.
+
+use std::{
+    pin::{Pin, pin},
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use redis::{AsyncConnectionConfig, Pipeline, RedisError, Value, aio::MultiplexedConnection};
+use tokio::time::timeout;
+
+use super::dial::Target;
+
+/// Why a connection is over.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Lost {
+    /// The stream broke.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The server refused the login, broke the protocol, or did not answer in time.
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    /// The stream has ended.
+    #[error("the server closed the connection")]
+    Closed,
+    /// No answer to the login.
+    #[error("the server did not answer within {0:?}")]
+    Silent(Duration),
+}
+
+/// A connection and the work that moves its bytes, polled by whoever waits for something on it.
+pub(super) struct Link {
+    connection: MultiplexedConnection,
+    driver: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Whether the driver has ended, and with it the connection.
+    ended: bool,
+}
+
+impl Link {
+    /// Connects, logs in, and makes sure that the server answers as one that is ready.
+    pub(super) async fn open(target: &Target, io_timeout: Duration) -> Result<Self, Lost> {
+        let stream = target.dial().await?;
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(io_timeout));
+        let made = MultiplexedConnection::new_with_config(target.login(), stream, config);
+        let (connection, driver) = timeout(io_timeout, made).await.map_err(|_| Lost::Silent(io_timeout))??;
+        let mut link = Self { connection, driver: Box::pin(driver), ended: false };
+        link.ping().await?;
+        Ok(link)
+    }
+
+    /// Lets the connection work until it ends.
+    pub(super) async fn ended(&mut self) -> Lost {
+        if !self.ended {
+            self.driver.as_mut().await;
+            self.ended = true;
+        }
+        Lost::Closed
+    }
+
+    /// Writes a pipeline and gives the answer to each of its commands.
+    pub(super) async fn exchange(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, Lost> {
+        let mut connection = self.connection.clone();
+        let mut answers = pin!(connection.send_packed_commands(pipeline, 0, pipeline.len()));
+        tokio::select! {
+            biased;
+            answers = &mut answers => Ok(answers?),
+            // What the server said before it closed the connection counts still.
+            lost = self.ended() => answers.now_or_never().map_or(Err(lost), |answers| Ok(answers?)),
+        }
+    }
+
+    /// Any answer but one about the login or the start of the server is a sign of life.
+    pub(super) async fn ping(&mut self) -> Result<(), Lost> {
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.cmd("PING");
+        match self.exchange(&pipeline).await?.pop() {
+            Some(Value::ServerError(error)) if matches!(error.code(), "NOAUTH" | "LOADING") => {
+                Err(Lost::Redis(error.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
