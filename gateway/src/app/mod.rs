@@ -144,10 +144,21 @@ fn broker(
     Ok(RedisBroker::start(&options, deliver, metrics.clone(), services, serving.clone())?)
 }
 
-fn internal_routes(loaded: &Loaded, context: &Arc<Context>, readiness: &Arc<Readiness>) -> Router {
+/// What checks tokens; nothing where no key is set.
+fn verifier(settings: &Settings) -> anyhow::Result<Option<Verifier>> {
+    let keys = &settings.auth;
+    let any = keys.hmac_secret.is_some() || keys.hmac_previous_secret.is_some() || keys.public_key.is_some();
+    Ok(any.then(|| cli::verifier(keys)).transpose()?)
+}
+
+fn internal_routes(loaded: &Loaded, node: &Stoppable) -> Router {
     let key = loaded.settings.api.key.clone();
-    let routes = readiness.routes();
-    if key.is_some() || loaded.development { routes.merge(Api::new(context.clone(), key).routes()) } else { routes }
+    let routes = node.readiness.routes();
+    if key.is_some() || loaded.development {
+        routes.merge(Api::new(node.context.clone(), key).routes())
+    } else {
+        routes
+    }
 }
 
 fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
