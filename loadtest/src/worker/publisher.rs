@@ -151,9 +151,9 @@ impl Publisher {
         }
     }
 
-    /// Whether every publish sent is answered.
-    pub(super) fn is_answered(&self) -> bool {
-        self.unanswered == 0
+    /// Publishes that wait for their reply.
+    pub(super) fn unanswered(&self) -> u64 {
+        self.unanswered as u64
     }
 
     /// Messages sent.

@@ -47,7 +47,9 @@ pub(super) enum Stage {
     },
     /// Waits for the replies to the last publishes.
     Answering {
-        /// Until then.
+        /// How many are missing.
+        unanswered: u64,
+        /// Until then, unless one comes before.
         deadline: u64,
     },
     /// Waits for the last deliveries.
@@ -102,7 +104,7 @@ impl Worker {
                 schedule.intended(*opened).filter(|_| room).unwrap_or(u64::MAX)
             }
             Stage::Publishing { due, cutoff, .. } => due.peek().map_or(*cutoff, |Reverse((due, _))| *due.min(cutoff)),
-            Stage::Answering { deadline } => *deadline,
+            Stage::Answering { deadline, .. } => *deadline,
             Stage::Draining { look, .. } => *look,
         };
         moment.min(self.next_progress)
@@ -121,7 +123,7 @@ impl Worker {
                 self.publish(now);
                 Ok(())
             }
-            Stage::Answering { deadline } => self.await_answers(now >= *deadline),
+            Stage::Answering { .. } => self.await_answers(now),
             Stage::Draining { look, .. } if now < *look => Ok(()),
             Stage::Draining { .. } => self.drain(now),
         }
@@ -188,7 +190,7 @@ impl Worker {
         }
         let over = now >= cutoff || (due.is_empty() && held.is_empty());
         self.stage = if over {
-            Stage::Answering { deadline: now + clock::nanos(self.plan.quiet) }
+            Stage::Answering { unanswered: u64::MAX, deadline: now }
         } else {
             Stage::Publishing { due, held, cutoff }
         };
@@ -207,11 +209,16 @@ impl Worker {
         Some(sent)
     }
 
-    fn await_answers(&mut self, late: bool) -> anyhow::Result<()> {
-        let open = |connection: &super::Connection| {
-            connection.client.is_some() && connection.session.publisher.as_ref().is_some_and(|p| !p.is_answered())
-        };
-        if !late && self.connections.iter().any(open) {
+    /// Ends when all replies are in, or when none has come for a while.
+    fn await_answers(&mut self, now: u64) -> anyhow::Result<()> {
+        let alive = self.connections.iter().filter(|connection| connection.client.is_some());
+        let left =
+            alive.filter_map(|connection| connection.session.publisher.as_ref()).map(|one| one.unanswered()).sum();
+        let Stage::Answering { unanswered, deadline } = &mut self.stage else { return Ok(()) };
+        if left < *unanswered {
+            (*unanswered, *deadline) = (left, now + clock::nanos(self.plan.quiet));
+        }
+        if left > 0 && now < *deadline {
             return Ok(());
         }
         let mut published = Published::default();
