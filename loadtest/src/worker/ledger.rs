@@ -1,0 +1,111 @@
+//! What arrived at this worker's clients, held against what each was to hear. The one place that runs per delivery: no
+//! allocation, no decoding. Knows rooms and numbers, no sockets.
+
+use crate::{
+    control::Published,
+    histogram::Histogram,
+    oracle::{Tally, Track},
+    payload::Marker,
+    plan::{Plan, RoomSet},
+};
+
+/// The rooms one connection hears, and where their tracks begin.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seat {
+    rooms: RoomSet,
+    /// First of `rooms.count * slots` tracks.
+    first: usize,
+}
+
+/// All tracks of a worker.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    marker: Marker,
+    slots: u32,
+    tracks: Vec<Track>,
+    tally: Tally,
+    latency: Histogram,
+    last_arrival: u64,
+}
+
+impl Ledger {
+    /// An empty one.
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self {
+            marker: Marker::new(plan.run),
+            slots: plan.slots(),
+            tracks: Vec::new(),
+            tally: Tally::default(),
+            latency: Histogram::default(),
+            last_arrival: 0,
+        }
+    }
+
+    /// Takes in a connection that is going to hear `rooms`.
+    pub(super) fn seat(&mut self, rooms: RoomSet) -> Seat {
+        let first = self.tracks.len();
+        self.tracks.resize_with(first + rooms.count as usize * self.slots as usize, Track::default);
+        Seat { rooms, first }
+    }
+
+    /// Counts a push that arrived at `now`; `false` if it was not published by this run.
+    #[inline]
+    pub(super) fn deliver(&mut self, seat: Seat, push: &[u8], now: u64) -> bool {
+        let Some(stamp) = self.marker.find(push) else { return false };
+        self.last_arrival = now;
+        self.latency.record(now.saturating_sub(stamp.intended));
+        let Some(index) = seat.rooms.index_of(stamp.room).filter(|_| stamp.slot < self.slots) else {
+            self.tally.delivered += 1;
+            self.tally.misrouted += 1;
+            return true;
+        };
+        let track = seat.first + index as usize * self.slots as usize + stamp.slot as usize;
+        let verdict = self.tracks[track].record(stamp.sequence);
+        self.tally.count(verdict);
+        true
+    }
+
+    /// Counts a push of somebody else.
+    pub(super) fn foreign(&mut self) {
+        self.tally.foreign += 1;
+    }
+
+    /// Messages that a connection in `seat` has to hear.
+    pub(super) fn expected(&self, seat: Seat, published: &Published) -> u64 {
+        self.tracks_of(seat).map(|(index, _)| accepted(published, index)).sum()
+    }
+
+    /// Messages that a connection in `seat` did not hear.
+    pub(super) fn lost(&self, seat: Seat, published: &Published) -> u64 {
+        let total = |index: u32| published.sent.get(index as usize).copied().unwrap_or(0);
+        self.tracks_of(seat).map(|(index, track)| track.lost(total(index), published.refused_of(index))).sum()
+    }
+
+    /// The tracks of a seat, each with its index in [`Published`].
+    fn tracks_of(&self, seat: Seat) -> impl Iterator<Item = (u32, &Track)> {
+        let rooms = (0..seat.rooms.count).map(move |nth| seat.rooms.nth(nth.into()));
+        let slots = self.slots;
+        let indexes = rooms.flat_map(move |room| (0..slots).map(move |slot| room * slots + slot));
+        indexes.zip(&self.tracks[seat.first..])
+    }
+
+    /// Sums so far.
+    pub(super) fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Intended send to arrival.
+    pub(super) fn latency(&self) -> &Histogram {
+        &self.latency
+    }
+
+    /// When the last message arrived, 0 before the first.
+    pub(super) fn last_arrival(&self) -> u64 {
+        self.last_arrival
+    }
+}
+
+fn accepted(published: &Published, index: u32) -> u64 {
+    let sent = published.sent.get(index as usize).copied().unwrap_or(0);
+    u64::from(sent).saturating_sub(published.refused_of(index).len() as u64)
+}
