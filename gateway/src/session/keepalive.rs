@@ -1,7 +1,7 @@
 //! When a client was last known to live, and what is due when: pings, pongs, and the ends of patience. Pure: told the time,
 //! it says what to do.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use rand::Rng;
 use roomcast_shared::protocol::code::Disconnect;
@@ -11,6 +11,12 @@ use crate::{
     config::Client,
     hub::{Opcode, Wire},
 };
+
+/// Pings are sent at moments this far apart that all clients share: what is due together wakes the process once.
+const GRID: Duration = Duration::from_millis(250);
+
+/// What the shared moments are counted from.
+static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Who looks after the liveness of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +61,7 @@ impl Clock {
     /// The client is connected: pings begin, spread so that clients that came together are not pinged together.
     pub(super) fn start(&mut self, now: Instant) {
         if !self.interval.is_zero() {
-            self.next_ping = Some(now + self.interval.mul_f64(rand::rng().random_range(0.5..1.0)));
+            self.next_ping = Some(self.on_grid(now + self.interval.mul_f64(rand::rng().random_range(0.5..1.0))));
         }
     }
 
@@ -125,14 +131,22 @@ impl Clock {
             if !paused {
                 return Err(Disconnect::NO_PONG);
             }
-            self.pong_due = Some(now + self.pong_timeout);
+            self.pong_due = Some(self.on_grid(now + self.pong_timeout));
         }
         if self.next_ping.is_none_or(|due| now < due) {
             return Ok(None);
         }
-        self.next_ping = Some(now + self.interval);
-        self.pong_due.get_or_insert(now + self.pong_timeout);
+        self.next_ping = Some(self.on_grid(now + self.interval));
+        let pong_due = self.on_grid(now + self.pong_timeout);
+        self.pong_due.get_or_insert(pong_due);
         Ok(Some(self.ping_frame()))
+    }
+
+    /// The shared moment at `at` or the last one before it; for intervals under two seconds they lie closer together.
+    fn on_grid(&self, at: Instant) -> Instant {
+        let grid = GRID.min(self.interval / 8).max(Duration::from_millis(1));
+        let beyond = at.saturating_duration_since(*ORIGIN).as_nanos() % grid.as_nanos();
+        at - Duration::from_nanos(u64::try_from(beyond).unwrap_or(0))
     }
 
     fn ping_frame(&self) -> &'static [u8] {
