@@ -1,4 +1,4 @@
-//! What development mode tells the person who started it: a page to open, a token, and a line to paste.
+//! What development mode tells the person who started it: a page to open, a token, and two lines to paste.
 
 use std::{io::Write, net::SocketAddr};
 
@@ -16,7 +16,8 @@ pub(super) fn print(settings: &Settings, address: SocketAddr) {
         "\n  Roomcast {version} in development mode: loopback only, and every client may enter every room.\n\n  \
          Page     http://{address}/\n  \
          Token    {token}\n  \
-         Console  {line}\n\n  \
+         Console  {line}\n  \
+         Speak    ws.send('{{\"id\":3,\"publish\":{{\"channel\":\"lobby\",\"data\":\"hello\"}}}}')\n\n  \
          For more than trying it out, set auth.hmac_secret (ROOMCAST_AUTH_HMAC_SECRET); see README.md.\n\n",
         version = env!("CARGO_PKG_VERSION"),
     );

@@ -1,12 +1,12 @@
-// Reads the examples out of docs/CLIENTS.md: a marker, then the block of code after it.
+// Reads the examples out of docs/CLIENTS.md, or another page: a marker, then the block of code after it.
 import { readFileSync } from "node:fs";
 
-const page = readFileSync(new URL("../../../docs/CLIENTS.md", import.meta.url), "utf8");
+const ROOT = new URL("../../../", import.meta.url);
 
-export function exampleOf(name) {
+export function exampleOf(name, page = "docs/CLIENTS.md") {
   const marker = `<!-- example: ${name} -->`;
-  const [, after] = page.split(marker);
+  const [, after] = readFileSync(new URL(page, ROOT), "utf8").split(marker);
   const code = after?.match(/^\s*```\w*\n([\s\S]*?)^```$/m)?.[1];
-  if (!code) throw new Error(`docs/CLIENTS.md has no block of code after ${marker}`);
+  if (!code) throw new Error(`${page} has no block of code after ${marker}`);
   return code;
 }

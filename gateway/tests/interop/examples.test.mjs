@@ -12,6 +12,14 @@ import { Happenings, NODES, PlainClient, token } from "./support.mjs";
 const here = dirname(fileURLToPath(import.meta.url));
 const python = join(here, ".venv/bin/python");
 
+describe("README.md", () => {
+  for (const name of ["browser", "node-ws", "python-websockets", "centrifuge-js", "centrifuge-python"]) {
+    test(`${name} stands there as in docs/CLIENTS.md`, () => {
+      assert.equal(exampleOf(name, "README.md"), exampleOf(name));
+    });
+  }
+});
+
 describe("docs/CLIENTS.md", { concurrency: true }, () => {
   for (const [name, command, extension] of [
     ["node-ws", "node", "mjs"],
