@@ -100,7 +100,7 @@ fn listen(
     node: &Stoppable,
 ) -> anyhow::Result<(SocketAddr, SocketAddr)> {
     let options = Arc::new(listen::Options::from(settings));
-    let listener = bind("listen", settings.listen)?;
+    let listener = bind("listen", settings.listen, &options)?;
     let clients = listener.local_addr()?;
     let serve = |listener, router, stop: &CancellationToken, tracker: &TaskTracker| {
         node.services.spawn(listen::serve(listener, router, options.clone(), stop.clone(), tracker.clone()));
@@ -109,7 +109,7 @@ fn listen(
         serve(listener, client_routes.merge(internal_routes), &node.accepting, &node.connections);
         return Ok((clients, clients));
     }
-    let internal_listener = bind("internal_listen", settings.internal_listen)?;
+    let internal_listener = bind("internal_listen", settings.internal_listen, &options)?;
     let internal = internal_listener.local_addr()?;
     serve(internal_listener, internal_routes, &node.serving, &node.services);
     serve(listener, client_routes, &node.accepting, &node.connections);
@@ -161,9 +161,11 @@ fn internal_routes(loaded: &Loaded, node: &Stoppable) -> Router {
     }
 }
 
-fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    listen::bind(address)
-        .with_context(|| format!("cannot listen on {address}; choose another address with `{setting}`"))
+fn bind(setting: &str, address: SocketAddr, options: &listen::Options) -> anyhow::Result<TcpListener> {
+    listen::bind(address, options.send_buffer).with_context(|| {
+        let flag = setting.replace('_', "-");
+        format!("cannot listen on {address}; choose another address, for instance --{flag} 127.0.0.1:0 for a free port")
+    })
 }
 
 impl From<&Settings> for listen::Options {

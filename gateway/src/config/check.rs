@@ -1,7 +1,7 @@
 //! What must hold between settings, what is worth a warning, and development mode. Knows the settings and where they came
 //! from, not how they were written.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use super::{
     load::{Check, Fault, Faults, Loaded, Loader},
@@ -159,6 +159,11 @@ fn develop(settings: &mut Settings, provenance: &mut Provenance) -> Vec<String> 
     if *provenance.of("playground") == Source::Default {
         settings.playground = true;
         provenance.record("playground", Source::Development);
+    }
+    // Nobody balances clients between nodes here, so that an end by Ctrl-C need not wait for balancers.
+    if *provenance.of("shutdown.delay") == Source::Default {
+        settings.shutdown.delay = Duration::ZERO;
+        provenance.record("shutdown.delay", Source::Development);
     }
     if !provenance.any_below("rooms.") && settings.namespaces.is_empty() {
         open(&mut settings.rooms, provenance);

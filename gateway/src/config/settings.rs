@@ -123,7 +123,7 @@ section! {
     WebSocket {
         /// Size of one message of a client, beyond which it is closed (1009).
         message_size_limit: usize = "64KB",
-        /// How long one write to a client may take; then it is closed.
+        /// How long the last words to a client may take to be written when its connection ends.
         write_timeout: Duration = "1s",
     }
 }

@@ -12,7 +12,7 @@ use axum::{Router, body::Body};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
@@ -39,14 +39,21 @@ pub struct Options {
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// Opens a listening socket. An address in use a moment ago may be taken again at once.
+/// Opens a listening socket. An address in use a moment ago may be taken again at once. Accepted connections inherit the
+/// options set here, which saves six system calls for each: small messages leave at once, dead peers are noticed, and the
+/// kernel's share of a slow client is bounded by `send_buffer`, in bytes.
 ///
 /// # Errors
 /// The address is taken or not this machine's.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr, send_buffer: usize) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_mins(1)).with_interval(Duration::from_secs(15)).with_retries(4);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_send_buffer_size(send_buffer)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
@@ -92,9 +99,6 @@ async fn connection(
     options: Arc<Options>,
     stop: CancellationToken,
 ) {
-    if let Err(error) = set_up(&stream, options.send_buffer) {
-        tracing::debug!(%peer, "socket options: {error}");
-    }
     let peer = if is_trusted(peer, &options.trusted_proxies) {
         match proxied_peer(&mut stream, peer, options.header_timeout).await {
             Ok(named) => named,
@@ -130,14 +134,4 @@ async fn serve_http(
         () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
     }
     connection.await
-}
-
-/// Small messages leave at once, dead peers are noticed, and the kernel's share of a slow client is bounded.
-fn set_up(stream: &TcpStream, send_buffer: usize) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    let keepalive =
-        TcpKeepalive::new().with_time(Duration::from_mins(1)).with_interval(Duration::from_secs(15)).with_retries(4);
-    socket.set_tcp_keepalive(&keepalive)?;
-    socket.set_send_buffer_size(send_buffer)
 }

@@ -239,7 +239,15 @@ impl Connection {
             End::Gone => (Vec::new(), "gone".to_owned(), "the connection broke".into(), true),
             End::ByClient(code) => {
                 let payload = code.map_or_else(Vec::new, |code| code.to_be_bytes().to_vec());
-                (frame(Opcode::Close, &payload), "client".to_owned(), format!("closed by the client, {code:?}"), true)
+                (
+                    frame(Opcode::Close, &payload),
+                    "client".to_owned(),
+                    code.map_or_else(
+                        || "closed by the client".to_owned(),
+                        |code| format!("closed by the client with {code}"),
+                    ),
+                    true,
+                )
             }
             End::Close(disconnect) => {
                 let mut payload = disconnect.code.to_be_bytes().to_vec();
