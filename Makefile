@@ -13,7 +13,7 @@ PYTEST := $(DEPLOY_TESTS)/.venv/bin/pytest --rootdir $(DEPLOY_TESTS) -c $(DEPLOY
 DEBUG_BIN := $(CURDIR)/target/debug/roomcast
 RELEASE_BIN := $(CURDIR)/target/release/roomcast
 
-.PHONY: help run test bench up tools deploy-tools fmt clippy doc unit binaries release interop browser deploy-check \
+.PHONY: help run test bench figures up tools deploy-tools fmt clippy doc unit binaries release interop browser deploy-check \
 	deploy-live deny
 
 help: ## This list
@@ -25,8 +25,11 @@ run: ## Start one gateway in development mode
 test: ## Everything: installs what is missing, then every check and test
 	@scripts/check.sh
 
-bench: ## Benchmarks of the fan-out
+bench: ## Benchmarks of single paths: fan-out, and both ways through Redis
 	cargo bench --package roomcast
+
+figures: ## The figures of the README, measured on this machine (five minutes, wants it quiet)
+	scripts/figures.sh
 
 up: ## Three gateways, Redis, balancer and Prometheus in containers
 	docker compose up --build
