@@ -33,6 +33,8 @@ pub(super) struct Clock {
     next_ping: Option<Instant>,
     /// A ping is out, and its answer is due by then.
     pong_due: Option<Instant>,
+    /// Pings of the protocol that may be answered still: several where a pong could not be read before the next ping.
+    unanswered: u32,
     /// The token expires then.
     expires: Option<Instant>,
 }
@@ -48,6 +50,7 @@ impl Clock {
             stale: Instant::now() + limits.stale_close_delay,
             next_ping: None,
             pong_due: None,
+            unanswered: 0,
             expires: None,
         }
     }
@@ -74,18 +77,17 @@ impl Clock {
 
     /// Whether a whole frame is a pong and nothing else, known without decoding it.
     pub(super) fn is_pong(&self, frame: &[u8]) -> bool {
-        self.pong_due.is_some() && frame == self.wire.encoding().ping()
+        self.unanswered > 0 && frame == self.wire.encoding().ping()
     }
 
     /// The client answered a ping of the protocol.
     ///
     /// # Errors
-    /// No ping was out.
+    /// No ping was out that could be answered.
     pub(super) fn pong(&mut self, _now: Instant) -> Result<(), Disconnect> {
-        match (self.heartbeat, self.pong_due.take()) {
-            (Heartbeat::Protocol, Some(_)) => Ok(()),
-            _ => Err(Disconnect::BAD_REQUEST),
-        }
+        self.unanswered = self.unanswered.checked_sub(1).ok_or(Disconnect::BAD_REQUEST)?;
+        self.pong_due = None;
+        Ok(())
     }
 
     /// The client answered a ping of the transport; one that was not asked for is allowed (RFC 6455, section 5.5.3).
@@ -132,6 +134,9 @@ impl Clock {
         }
         self.next_ping = Some(now + self.interval);
         self.pong_due.get_or_insert(now + self.pong_timeout);
+        if self.heartbeat == Heartbeat::Protocol {
+            self.unanswered = self.unanswered.saturating_add(1);
+        }
         Ok(Some(self.ping_frame()))
     }
 
