@@ -121,6 +121,10 @@ impl Session {
         let clock = Clock::new(&context.settings.client, admission.heartbeat, admission.wire);
         let client = Uuid::new_v4();
         context.node.hub().sessions.open(client, outbox.clone());
+        // Asked after it is entered: either the drain finds it there, or it finds the drain begun.
+        if context.is_draining() {
+            outbox.close(Disconnect::SHUTDOWN);
+        }
         Self {
             context,
             outbox,
