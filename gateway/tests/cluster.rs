@@ -1,5 +1,7 @@
 //! Nodes that share a Redis: who hears what, and what becomes of it while Redis is away, stuck, or not what was hoped for.
 
+#![expect(clippy::float_cmp, reason = "metrics that count are whole numbers")]
+
 mod common;
 
 use std::{
@@ -65,6 +67,14 @@ fn calls(redis: &RedisServer, command: &str) -> u32 {
     let stats = redis.command(&["INFO", "commandstats"]).concat();
     let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
     line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
+}
+
+/// Publishes once Redis takes it: the connection of a node that publishes heals on its own, and may be the later one.
+async fn publish_when_possible(node: &Gateway, room: &str, data: &str) {
+    let begin = Instant::now();
+    while node.api("publish", &json!({"channel": room, "data": data})).await.1 != json!({"result": {}}) {
+        assert!(begin.elapsed() < PATIENCE, "no publish succeeds");
+    }
 }
 
 async fn ready(node: &Gateway) -> (u16, String) {
@@ -314,7 +324,8 @@ async fn coming_and_going_while_others_speak_ends_where_it_should() {
     }
     speaker.publish("churn", &json!("still here?")).await;
     for client in clients.iter_mut().step_by(2) {
-        assert_eq!(client.hear("churn").await, json!("still here?"));
+        // The last numbers may still have been on their way to the other node.
+        while client.hear("churn").await != "still here?" {}
     }
     for client in clients.iter_mut().skip(1).step_by(2) {
         let reply = client.ask(json!({"unsubscribe": {"channel": "churn"}})).await;
@@ -431,9 +442,9 @@ async fn a_subscribe_while_redis_is_down_is_refused_in_time_and_leaves_no_trace(
     node.metric_until("roomcast_rooms", |count| count < 1.0).await;
     until_channels(&redis, []).await;
     assert_eq!(node.metric("roomcast_subscriptions").await, 0.0);
-    node.publish("a", &json!("to nobody")).await;
+    publish_when_possible(&node, "a", "to nobody").await;
     client.subscribe("a").await;
-    node.publish("a", &json!("heard")).await;
+    publish_when_possible(&node, "a", "heard").await;
     assert_eq!(client.hear("a").await, json!("heard"));
     drop(client);
     node.stop().await;
@@ -464,7 +475,7 @@ async fn a_publish_while_redis_is_down_waits_for_it_but_not_for_ever() {
     // The two connections of a node heal on their own: what is written before the room is heard again is not heard.
     assert_eq!(reply["publish"], json!({}), "{reply}");
     hears_redis(&patient).await;
-    refused.publish("a", &json!("heard")).await;
+    publish_when_possible(&hurried, "a", "heard").await;
     let mut heard = listener.hear("a").await;
     if heard == "waited" {
         heard = listener.hear("a").await;
@@ -511,24 +522,24 @@ async fn holding_proxy(redis: &RedisServer) -> (String, watch::Sender<bool>) {
     let target = redis.port().expect("over TCP");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("redis://{}", listener.local_addr().expect("bound"));
-    let (hold, held) = watch::channel(false);
+    let (switch, state) = watch::channel(false);
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else { continue };
             let ((mut from, mut back), (mut answers, to)) = (client.into_split(), server.into_split());
             tokio::spawn(async move { tokio::io::copy(&mut answers, &mut back).await });
-            let held = held.clone();
-            tokio::spawn(async move { pass(&mut from, to, held).await });
+            let state = state.clone();
+            tokio::spawn(async move { pass(&mut from, to, state).await });
         }
     });
-    (url, hold)
+    (url, switch)
 }
 
-async fn pass(from: &mut tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf, mut held: watch::Receiver<bool>) {
+async fn pass(from: &mut tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf, mut state: watch::Receiver<bool>) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
         if buffer[..length].windows(7).any(|bytes| bytes == b"PUBLISH") {
-            let _ = held.wait_for(|hold| !hold).await;
+            let _ = state.wait_for(|holds| !holds).await;
         }
         if to.write_all(&buffer[..length]).await.is_err() {
             return;
@@ -539,12 +550,12 @@ async fn pass(from: &mut tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf, mut he
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_whose_commands_wait_still_hears_its_rooms() {
     let redis = RedisServer::start();
-    let (url, hold) = holding_proxy(&redis).await;
+    let (url, holding) = holding_proxy(&redis).await;
     let stuck = start(&url, "redis.io_timeout = \"30s\"\nclient.pending_commands = 1\n");
     hears_redis(&stuck).await;
     let other = node(&redis, "").await;
     let mut client = Client::subscribed(stuck.clients, "ann", "a").await;
-    hold.send_replace(true);
+    holding.send_replace(true);
     for id in [101, 102, 103] {
         client.send(&json!({"id": id, "publish": {"channel": "a", "data": id}}).to_string()).await;
     }
@@ -552,7 +563,7 @@ async fn a_connection_whose_commands_wait_still_hears_its_rooms() {
         other.publish("a", &json!(n)).await;
         assert_eq!(client.next().await["push"]["pub"]["data"], json!(n));
     }
-    hold.send_replace(false);
+    holding.send_replace(false);
     let (mut said, mut answered) = (Vec::new(), Vec::new());
     while said.len() < 3 || answered.len() < 3 {
         let message = client.next().await;
@@ -579,7 +590,7 @@ async fn a_node_starts_without_redis_and_heals_when_it_comes() {
     redis.restart();
     assert_eq!(until_ready(&node, 200).await, "ready\n");
     client.subscribe("a").await;
-    node.publish("a", &json!("at last")).await;
+    publish_when_possible(&node, "a", "at last").await;
     assert_eq!(client.hear("a").await, json!("at last"));
     drop(client);
     node.stop().await;
@@ -620,7 +631,7 @@ async fn a_password_is_used_and_a_wrong_one_heals_when_redis_takes_it() {
     assert_eq!(until_ready(&wrong, 200).await, "ready\n");
     // The connection that was let in with the old password goes on.
     let mut client = Client::subscribed(right.clients, "ann", "a").await;
-    wrong.publish("a", &json!("across")).await;
+    publish_when_possible(&wrong, "a", "across").await;
     assert_eq!(client.hear("a").await, json!("across"));
     drop(client);
     right.stop().await;
