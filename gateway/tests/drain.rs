@@ -55,8 +55,8 @@ async fn until_refused(address: SocketAddr) {
     }
 }
 
-fn shutdown() -> Option<(u16, String)> {
-    Some((3001, "shutdown".to_owned()))
+fn is_shutdown(close: Option<(u16, String)>) -> bool {
+    close.is_some_and(|(code, reason)| code == 3001 && reason == "shutdown")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,12 +74,10 @@ async fn a_node_says_at_once_that_it_stops_and_goes_on_serving_during_the_delay(
     let mut late = Client::subscribed(clients, "late", "a").await;
     late.publish("a", &json!("still served")).await;
     assert_eq!(early.hear("a").await, json!("still served"));
-    assert_eq!(
-        (early.closed().await, late.closed().await, silent.closed().await),
-        (shutdown(), shutdown(), shutdown())
-    );
+    for mut client in [early, late, silent] {
+        assert!(is_shutdown(client.closed().await));
+    }
     until_refused(clients).await;
-    drop((early, late, silent));
     let took = stopping.await.expect("it stops");
     assert!(took >= Duration::from_millis(1_500) && took < Duration::from_secs(5), "{took:?}");
     until_refused(internal).await;
@@ -112,7 +110,7 @@ async fn many_clients_are_closed_evenly_over_the_time_there_is() {
     let mut times = Vec::new();
     for closing in closings {
         let (frame, at) = closing.await.expect("it is closed");
-        assert_eq!(frame, shutdown());
+        assert!(is_shutdown(frame));
         times.push(at - begin);
     }
     times.sort();
@@ -122,9 +120,9 @@ async fn many_clients_are_closed_evenly_over_the_time_there_is() {
     assert!(middle > Duration::from_millis(400), "half of them within {middle:?}");
     assert!(last > Duration::from_millis(1_200) && last < Duration::from_secs(4), "the last after {last:?}");
     // No more than a third of them within any 400 ms, twice what an even pace would have.
-    let most = times
-        .iter()
-        .map(|from| times.iter().filter(|at| *at >= from && **at - *from < Duration::from_millis(400)).count());
+    let most = times.iter().map(|from| {
+        times.iter().filter(|at| *at >= from && at.saturating_sub(*from) < Duration::from_millis(400)).count()
+    });
     assert!(most.max().expect("there are some") < CLIENTS / 2);
     assert!(stopping.await.expect("it stops") < Duration::from_secs(4));
 }
@@ -138,7 +136,7 @@ async fn few_clients_do_not_take_the_whole_time() {
     }
     let stopping = stop(node);
     for client in &mut clients {
-        assert_eq!(client.closed().await, shutdown());
+        assert!(is_shutdown(client.closed().await));
     }
     drop(clients);
     let took = stopping.await.expect("it stops");
@@ -171,7 +169,7 @@ async fn what_was_said_before_the_drain_arrives_before_the_close_frame() {
     for data in &said {
         assert!(client.hear("a").await == *data);
     }
-    assert_eq!(client.closed().await, shutdown());
+    assert!(is_shutdown(client.closed().await));
     drop(client);
     stopping.await.expect("it stops");
 }
@@ -187,7 +185,7 @@ async fn newcomers_are_refused_during_the_drain() {
     // It does not answer the close frame, and holds up the stop so.
     let mut stubborn = Client::connected(clients, "ann").await;
     let stopping = stop(node);
-    assert_eq!(stubborn.closed().await, shutdown());
+    assert!(is_shutdown(stubborn.closed().await));
     until_refused(clients).await;
     let request = "host: test\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
                    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -213,7 +211,7 @@ async fn clients_that_do_not_answer_the_close_frame_are_waited_for_a_bounded_tim
     }
     node.metric_until("roomcast_deliveries_total", |count| count >= 10.0).await;
     let stopping = stop(node);
-    assert_eq!(silent.closed().await, shutdown());
+    assert!(is_shutdown(silent.closed().await));
     // Both sockets stay open until the node gives them up.
     let took = stopping.await.expect("it stops");
     assert!(took > Duration::from_secs(3) && took < Duration::from_secs(9), "{took:?}");
@@ -248,7 +246,7 @@ async fn a_stopped_node_leaves_nothing_in_redis_and_the_others_go_on() {
     // What a client had answered before the drain is heard on the other node.
     leaves.publish("a", &json!("goodbye")).await;
     let stopping = stop(one);
-    assert_eq!(leaves.closed().await, shutdown());
+    assert!(is_shutdown(leaves.closed().await));
     drop(leaves);
     stopping.await.expect("it stops");
     assert_eq!(redis.command(&["PUBSUB", "NUMSUB", "roomcast.room.a"]), ["roomcast.room.a", "1"]);
