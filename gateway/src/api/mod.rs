@@ -65,7 +65,7 @@ impl Api {
     pub fn routes(self: &Arc<Self>) -> Router {
         Router::new()
             .route("/api/{method}", post(call))
-            .layer(from_fn_with_state(self.clone(), authorize))
+            .route_layer(from_fn_with_state(self.clone(), authorize))
             .layer(axum::extract::DefaultBodyLimit::max(BODY_LIMIT))
             .with_state(self.clone())
     }
