@@ -65,7 +65,7 @@ async fn a_node_says_at_once_that_it_stops_and_goes_on_serving_during_the_delay(
     let node = Gateway::open("shutdown.delay = \"1500ms\"\n");
     let (clients, internal) = (node.clients, node.internal);
     let mut early = Client::subscribed(clients, "early", "a").await;
-    let mut silent = Client::open(clients).await;
+    let silent = Client::open(clients).await;
     assert_eq!(http::request(internal, "GET", "/readyz", &[], b"").await.0, 200);
     let stopping = stop(node);
     assert_eq!(until_not_ready(internal).await, "draining: the node is about to stop\n");
