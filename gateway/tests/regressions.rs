@@ -82,6 +82,34 @@ async fn a_pong_without_a_ping_is_a_bad_request() {
     let mut client = Client::connected(node.clients, "ann").await;
     client.send("{}").await;
     assert_eq!(client.closed().await.map(|(code, _)| code), Some(3501));
+    drop(client);
+    node.stop().await;
+}
+
+/// The reply to a subscribe comes first, however busy the room is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_enters_a_busy_room_is_told_so_before_it_hears_the_room() {
+    let node = Gateway::open("rooms.allow_publish_for_client = true\n");
+    let mut speaker = Client::connected(node.clients, "speaker").await;
+    let speaking = tokio::spawn(async move {
+        // Many at a time, so that the node is always at one of them.
+        let said: String =
+            (1..=50).map(|id| format!("{}\n", json!({"id": id, "publish": {"channel": "a", "data": id}}))).collect();
+        loop {
+            speaker.send(&said).await;
+            while speaker.next().await["id"] != 50 {}
+        }
+    });
+    for _ in 0..40 {
+        let mut client = Client::connected(node.clients, "listener").await;
+        // The replies to one frame go out together: entering the other rooms gives the busy one time to say something.
+        let others = (8..100).map(|id| format!("\n{}", json!({"id": id, "subscribe": {"channel": id.to_string()}})));
+        client.send(&(r#"{"id":7,"subscribe":{"channel":"a"}}"#.to_owned() + &others.collect::<String>())).await;
+        let first = client.frame().await.expect("it is let in").payload;
+        assert!(first.starts_with(br#"{"id":7"#), "{}", String::from_utf8_lossy(&first));
+    }
+    speaking.abort();
+    let _ = speaking.await;
     node.stop().await;
 }
 
