@@ -218,3 +218,245 @@ fn confirm(result: Result<(), BrokerError>, hold: Hold) -> Result<Hold, BrokerEr
     hold.node.confirmed(&hold.room);
     Ok(hold)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, thread};
+
+    use rand::{Rng, SeedableRng, rngs::StdRng};
+    use tokio::sync::oneshot;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    type Asked = oneshot::Sender<Result<(), BrokerError>>;
+
+    /// A broker that does as the test says.
+    struct Scripted {
+        /// Subscribes are answered at once.
+        prompt: bool,
+        health: Mutex<Health>,
+        /// What was called, in order: `+room` and `-room`.
+        calls: Mutex<Vec<String>>,
+        subscribed: Mutex<HashSet<String>>,
+        /// Subscribes that wait for their answer.
+        asked: Mutex<VecDeque<Asked>>,
+    }
+
+    impl Scripted {
+        fn new(prompt: bool) -> Arc<Self> {
+            Arc::new(Self {
+                prompt,
+                health: Mutex::new(Health::Hearing),
+                calls: Mutex::default(),
+                subscribed: Mutex::default(),
+                asked: Mutex::default(),
+            })
+        }
+
+        fn answer(&self, result: Result<(), BrokerError>) {
+            let asked = self.asked.lock().pop_front().expect("somebody asked");
+            // Whoever asked may have given up.
+            let _ = asked.send(result);
+        }
+
+        fn calls(&self) -> Vec<String> {
+            self.calls.lock().clone()
+        }
+    }
+
+    impl PubSub for Scripted {
+        fn publish(&self, _: &str, _: Publication) -> Answer<()> {
+            Answer::Now(Ok(()))
+        }
+
+        fn subscribe(&self, room: &Arc<str>) -> Answer<()> {
+            self.calls.lock().push(format!("+{room}"));
+            self.subscribed.lock().insert(room.to_string());
+            if self.prompt {
+                return Answer::Now(Ok(()));
+            }
+            let (asked, answered) = oneshot::channel();
+            self.asked.lock().push_back(asked);
+            Answer::Later(Box::pin(async { answered.await.unwrap_or(Err(BrokerError::Disconnected)) }))
+        }
+
+        fn unsubscribe(&self, room: &str) {
+            self.calls.lock().push(format!("-{room}"));
+            self.subscribed.lock().remove(room);
+        }
+
+        fn health(&self) -> Health {
+            *self.health.lock()
+        }
+    }
+
+    fn node(broker: &Arc<Scripted>) -> Arc<Node> {
+        let hub = Arc::new(Hub::new(1 << 20, Arc::new(Metrics::new()), TaskTracker::new()));
+        Arc::new(Node::new("test", hub, broker.clone()))
+    }
+
+    impl Node {
+        /// Leaves what may be left once the pause is over.
+        fn leave_later(&self) {
+            self.leave_due(Instant::now() + LEAVE_PAUSE);
+        }
+
+        fn holders(&self, name: &str) -> usize {
+            self.shard(name).lock().get(name).map_or(0, |membership| membership.holders)
+        }
+
+        fn assert_empty(&self) {
+            assert!(self.memberships.iter().all(|shard| shard.lock().is_empty()), "a membership is left");
+            assert!(self.leaving.lock().is_empty(), "a room is still to be left");
+            assert_eq!(self.hub.room_count(), 0);
+        }
+    }
+
+    fn is_waiting<T>(answer: &Answer<T>) -> bool {
+        matches!(answer, Answer::Later(_))
+    }
+
+    #[tokio::test]
+    async fn a_join_that_is_refused_leaves_no_trace() {
+        let broker = Scripted::new(false);
+        let node = node(&broker);
+        let join = node.join("a");
+        assert_eq!(node.holders("a"), 1);
+        broker.answer(Err(BrokerError::Refused("no".to_owned())));
+        assert!(join.wait().await.is_err());
+        assert_eq!(node.holders("a"), 0);
+        node.leave_later();
+        assert_eq!(broker.calls(), ["+a", "-a"]);
+        node.assert_empty();
+    }
+
+    #[tokio::test]
+    async fn whoever_gives_up_leaves_the_others_in() {
+        let broker = Scripted::new(false);
+        let node = node(&broker);
+        let (polled, dropped, stays) = (node.join("a"), node.join("a"), node.join("a"));
+        let (Answer::Later(mut polled), true) = (polled, is_waiting(&dropped)) else {
+            panic!("nothing is answered yet")
+        };
+        assert!(futures_util::poll!(&mut polled).is_pending());
+        drop((polled, dropped));
+        assert_eq!(node.holders("a"), 1);
+        node.leave_later();
+        broker.answer(Ok(()));
+        broker.answer(Ok(()));
+        broker.answer(Ok(()));
+        let hold = stays.wait().await.expect("it is heard");
+        assert_eq!(broker.calls(), ["+a", "+a", "+a"]);
+        drop(hold);
+        node.leave_later();
+        assert_eq!(broker.calls().last().map(String::as_str), Some("-a"));
+        node.assert_empty();
+    }
+
+    #[tokio::test]
+    async fn a_failure_between_two_joins_concerns_one_of_them() {
+        let broker = Scripted::new(false);
+        let node = node(&broker);
+        let (first, second) = (node.join("a"), node.join("a"));
+        broker.answer(Err(BrokerError::Timeout(Duration::from_secs(4))));
+        assert!(first.wait().await.is_err());
+        // The room is not known to be heard: who comes now asks again.
+        let third = node.join("a");
+        assert!(is_waiting(&third));
+        broker.answer(Ok(()));
+        let second = second.wait().await.expect("it is heard");
+        assert!(!is_waiting(&node.join("a")), "it is heard now");
+        broker.answer(Err(BrokerError::Disconnected));
+        assert!(third.wait().await.is_err());
+        assert_eq!(node.holders("a"), 1);
+        drop(second);
+        node.leave_later();
+        node.assert_empty();
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_comes_after_the_room_was_left_counts_for_nothing() {
+        let broker = Scripted::new(false);
+        let node = node(&broker);
+        drop(node.join("a"));
+        node.leave_later();
+        node.assert_empty();
+        let again = node.join("a");
+        broker.answer(Ok(()));
+        assert!(is_waiting(&again), "the answer was to the join before");
+        assert!(is_waiting(&node.join("a")), "and does not make the room heard");
+        broker.answer(Ok(()));
+        let hold = again.wait().await.expect("it is heard");
+        assert_eq!(broker.calls(), ["+a", "-a", "+a", "+a"]);
+        drop(hold);
+        node.leave_later();
+        node.assert_empty();
+    }
+
+    #[test]
+    fn a_quick_return_costs_the_broker_nothing_and_the_node_one_place_in_the_queue() {
+        let broker = Scripted::new(true);
+        let node = node(&broker);
+        for _ in 0..1_000 {
+            assert!(!is_waiting(&node.join("a")));
+        }
+        assert_eq!((broker.calls().len(), node.leaving.lock().len()), (1, 1));
+        let hold = node.join("a");
+        node.leave_later();
+        assert_eq!(broker.calls(), ["+a"], "somebody is in it");
+        drop(hold);
+        assert_eq!(node.leaving.lock().len(), 1);
+        node.leave_due(Instant::now());
+        assert_eq!(broker.calls(), ["+a"], "the pause is not over");
+        node.leave_later();
+        assert_eq!(broker.calls(), ["+a", "-a"]);
+        node.assert_empty();
+    }
+
+    #[tokio::test]
+    async fn while_the_broker_is_lost_every_join_waits_for_it() {
+        let broker = Scripted::new(false);
+        let node = node(&broker);
+        let first = node.join("a");
+        broker.answer(Ok(()));
+        let first = first.wait().await.expect("it is heard");
+        *broker.health.lock() = Health::Lost { since: Instant::now() };
+        let second = node.join("a");
+        assert!(is_waiting(&second));
+        *broker.health.lock() = Health::Hearing;
+        assert!(!is_waiting(&node.join("a")));
+        broker.answer(Ok(()));
+        drop((first, second.wait().await));
+        node.leave_later();
+        node.assert_empty();
+    }
+
+    #[test]
+    fn whoever_holds_a_room_has_it_subscribed_whatever_the_others_do() {
+        let seed: u64 = rand::rng().random();
+        println!("seed {seed}");
+        let broker = Scripted::new(true);
+        let node = node(&broker);
+        thread::scope(|scope| {
+            for number in 0..4 {
+                let (node, broker) = (&node, &broker);
+                scope.spawn(move || {
+                    let mut random = StdRng::seed_from_u64(seed.wrapping_add(number));
+                    for _ in 0..5_000 {
+                        let room = ["a", "b", "c"][random.random_range(0..3)];
+                        let Answer::Now(Ok(_hold)) = node.join(room) else { panic!("the broker answers at once") };
+                        assert!(broker.subscribed.lock().contains(room), "seed {seed}: {room} is not heard");
+                        if random.random_bool(0.3) {
+                            node.leave_later();
+                        }
+                    }
+                });
+            }
+        });
+        node.leave_later();
+        assert!(broker.subscribed.lock().is_empty());
+        node.assert_empty();
+    }
+}

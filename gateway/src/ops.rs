@@ -79,3 +79,64 @@ async fn metrics(State(readiness): State<Arc<Readiness>>) -> Response {
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use roomcast_shared::publication::Publication;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::{
+        broker::{Answer, PubSub},
+        hub::Hub,
+    };
+
+    /// A broker that is nothing but in this state.
+    struct Stands(Health);
+
+    impl PubSub for Stands {
+        fn publish(&self, _: &str, _: Publication) -> Answer<()> {
+            Answer::Now(Ok(()))
+        }
+
+        fn subscribe(&self, _: &Arc<str>) -> Answer<()> {
+            Answer::Now(Ok(()))
+        }
+
+        fn unsubscribe(&self, _: &str) {}
+
+        fn health(&self) -> Health {
+            self.0
+        }
+    }
+
+    fn readiness(health: Health, grace: Duration) -> Arc<Readiness> {
+        let metrics = Arc::new(Metrics::new());
+        let hub = Arc::new(Hub::new(1 << 20, metrics.clone(), TaskTracker::new()));
+        let node = Arc::new(Node::new("test", hub, Arc::new(Stands(health))));
+        Readiness::new(node, Gate::new(0, 0, metrics.connections.clone()), metrics, grace)
+    }
+
+    #[test]
+    fn the_broker_may_go_unheard_for_its_grace_or_for_ever() {
+        let hour = Duration::from_hours(1);
+        let lost = |ago| Health::Lost { since: Instant::now().checked_sub(ago).expect("the clock has run for longer") };
+        let second = Duration::from_secs(1);
+        assert_eq!(readiness(Health::Hearing, second).obstacle(), None);
+        assert_eq!(readiness(lost(Duration::ZERO), hour).obstacle(), None);
+        assert_eq!(readiness(lost(second * 3), Duration::ZERO).obstacle(), None);
+        let why = readiness(lost(second * 3), second).obstacle();
+        assert_eq!(why.as_deref(), Some("Redis has not been heard for 3 s"));
+        let why = readiness(Health::Starting, Duration::ZERO).obstacle();
+        assert_eq!(why.as_deref(), Some("starting: Redis has not been heard yet"));
+    }
+
+    #[test]
+    fn a_node_that_stops_says_so_before_everything_else() {
+        let readiness = readiness(Health::Starting, Duration::ZERO);
+        readiness.stop();
+        assert_eq!(readiness.obstacle().as_deref(), Some("draining: the node is about to stop"));
+    }
+}

@@ -119,4 +119,14 @@ mod tests {
         assert_eq!(per_step(20_000, drain), 7);
         assert_eq!(per_step(20_000, Duration::ZERO), 20_000);
     }
+    #[test]
+    fn the_last_client_is_closed_within_the_time_there_is() {
+        for drain in [Duration::ZERO, Duration::from_millis(5), Duration::from_secs(2), Duration::from_mins(1)] {
+            for clients in [1_usize, 2, 99, 100, 101, 300, 3_001, 20_000, 1_000_000] {
+                let steps = clients.div_ceil(per_step(clients, drain)) - 1;
+                let takes = STEP * u32::try_from(steps).expect("they are few");
+                assert!(takes <= drain, "{clients} clients over {drain:?} take {takes:?}");
+            }
+        }
+    }
 }

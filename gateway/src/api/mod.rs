@@ -12,7 +12,7 @@ use axum::{
     routing::post,
 };
 use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
-use roomcast_shared::protocol::code::ErrorCode;
+use roomcast_shared::protocol::{code::ErrorCode, json::without_values};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
@@ -65,7 +65,7 @@ impl Api {
     pub fn routes(self: &Arc<Self>) -> Router {
         Router::new()
             .route("/api/{method}", post(call))
-            .layer(from_fn_with_state(self.clone(), authorize))
+            .route_layer(from_fn_with_state(self.clone(), authorize))
             .layer(axum::extract::DefaultBodyLimit::max(BODY_LIMIT))
             .with_state(self.clone())
     }
@@ -140,7 +140,7 @@ fn status_of(error: ErrorCode) -> StatusCode {
 /// 107; the log says at debug what is wrong and where.
 fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Outcome<T> {
     serde_json::from_slice(body).map_err(|error| {
-        tracing::debug!("API request is not understood: {error}");
+        tracing::debug!("API request is not understood: {}", without_values(&error));
         ErrorCode::BAD_REQUEST
     })
 }

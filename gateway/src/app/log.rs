@@ -8,12 +8,13 @@ use crate::config::{Log, LogFormat};
 
 /// Starts logging to the standard error. Libraries speak from `warn` on, whatever the level.
 pub(super) fn init(settings: &Log) {
+    let terminal = std::io::stderr().is_terminal();
     let filter = EnvFilter::new(format!("warn,roomcast={:?}", settings.level));
-    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).with_ansi(terminal);
     let pretty = match settings.format {
         LogFormat::Pretty => true,
         LogFormat::Json => false,
-        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Auto => terminal,
     };
     // A second node of one process logs as the first one does.
     let _ = if pretty { log.try_init() } else { log.json().flatten_event(true).try_init() };

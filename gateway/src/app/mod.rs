@@ -51,12 +51,13 @@ pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     files::raise_limit();
+    let mut signals = signals::Signals::listen()?;
     let running = start(&loaded)?;
     if loaded.development {
         banner::print(&loaded.settings, running.clients);
     }
-    signals::first().await?;
-    signals::end_at_the_second();
+    signals.next().await;
+    signals.end_at_the_next();
     running.stop().await;
     Ok(())
 }

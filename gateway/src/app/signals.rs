@@ -1,26 +1,36 @@
 //! The signals that stop a node: the first one in good order, the second one at once.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Waits for SIGTERM or SIGINT.
-///
-/// # Errors
-/// Signals cannot be listened to.
-pub(super) async fn first() -> std::io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+/// SIGTERM and SIGINT. From its making on none of them is missed.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
-/// From now on a signal ends the process at once.
-pub(super) fn end_at_the_second() {
-    tokio::spawn(async {
-        if first().await.is_ok() {
+impl Signals {
+    /// Listens to them.
+    ///
+    /// # Errors
+    /// Signals cannot be listened to.
+    pub(super) fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for the next one.
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// From now on a signal ends the process at once.
+    pub(super) fn end_at_the_next(mut self) {
+        tokio::spawn(async move {
+            self.next().await;
             tracing::warn!("a second signal: ending at once");
             std::process::exit(1);
-        }
-    });
+        });
+    }
 }

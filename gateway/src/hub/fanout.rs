@@ -31,14 +31,15 @@ pub(super) fn deliver(room: &Arc<Room>, publication: Publication, jobs: &Arc<Job
 }
 
 fn take_turn(room: &Arc<Room>, jobs: &Arc<Jobs>) {
-    let segments = room.snapshot();
-    if segments.len() > 1 || segments.iter().any(|seats| seats.len() > SEATS_SERVED_BY_CALLER) {
+    if room.len() > SEATS_SERVED_BY_CALLER {
         jobs.tracker.spawn(job(room.clone(), jobs.clone()));
         return;
     }
     // One turn is the caller's; if others add to it meanwhile, a job goes on, so that no caller is kept for long.
     if let Some(batch) = room.take_batch(jobs.inbox_limit) {
-        hand_out(&Joined::new(room.name().clone(), batch), segments.first().map_or(&[], |seats| seats), jobs);
+        let joined = Joined::new(room.name().clone(), batch);
+        // Looked at after the batch was taken: whoever sat down before one of its publications was made has to hear it.
+        room.snapshot().iter().for_each(|seats| hand_out(&joined, seats, jobs));
     }
     if let Some(batch) = room.take_batch(jobs.inbox_limit) {
         jobs.tracker.spawn(job_from(batch, room.clone(), jobs.clone()));

@@ -104,13 +104,7 @@ impl<S: Sink + ?Sized> Outbox<S> {
     /// The same for bytes that the caller keeps: only what the socket does not take at once is copied.
     pub fn write(&self, bytes: &[u8]) {
         let mut state = self.state.lock();
-        let taken = match state.take_at_once(&self.socket, bytes) {
-            Some(taken) if taken == bytes.len() => return,
-            Some(taken) => taken,
-            None => 0,
-        };
-        state.append(Bytes::copy_from_slice(&bytes[taken..]), taken > 0, self.limit);
-        let waker = state.waker_if_unheld();
+        let waker = state.write(&self.socket, bytes, self.limit);
         drop(state);
         wake(waker);
     }
@@ -127,11 +121,10 @@ impl<S: Sink + ?Sized> Outbox<S> {
         let mut state = self.state.lock();
         let place = state.held.take().unwrap_or(state.queue.len());
         if state.queue.is_empty() {
+            // Under the same lock: whoever pushes from here on comes after the replies.
+            let waker = if replies.is_empty() { None } else { state.write(&self.socket, replies, self.limit) };
             drop(state);
-            if !replies.is_empty() {
-                self.write(replies);
-            }
-            return;
+            return wake(waker);
         }
         if !replies.is_empty() {
             state.insert(place, Bytes::copy_from_slice(replies), self.limit);
@@ -217,6 +210,17 @@ impl State {
                 Some(0)
             }
         }
+    }
+
+    /// Says bytes after all that was said before; gives whom to tell where they have to wait.
+    fn write<S: Sink + ?Sized>(&mut self, socket: &S, bytes: &[u8], limit: usize) -> Option<Waker> {
+        let taken = match self.take_at_once(socket, bytes) {
+            Some(taken) if taken == bytes.len() => return None,
+            Some(taken) => taken,
+            None => 0,
+        };
+        self.append(Bytes::copy_from_slice(&bytes[taken..]), taken > 0, limit);
+        self.waker_if_unheld()
     }
 
     fn append(&mut self, bytes: Bytes, begun: bool, limit: usize) {

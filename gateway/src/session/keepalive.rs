@@ -39,6 +39,8 @@ pub(super) struct Clock {
     next_ping: Option<Instant>,
     /// A ping is out, and its answer is due by then.
     pong_due: Option<Instant>,
+    /// Pings of the protocol that may be answered still: several where a pong could not be read before the next ping.
+    unanswered: u32,
     /// The token expires then.
     expires: Option<Instant>,
 }
@@ -54,6 +56,7 @@ impl Clock {
             stale: Instant::now() + limits.stale_close_delay,
             next_ping: None,
             pong_due: None,
+            unanswered: 0,
             expires: None,
         }
     }
@@ -80,18 +83,17 @@ impl Clock {
 
     /// Whether a whole frame is a pong and nothing else, known without decoding it.
     pub(super) fn is_pong(&self, frame: &[u8]) -> bool {
-        self.pong_due.is_some() && frame == self.wire.encoding().ping()
+        self.unanswered > 0 && frame == self.wire.encoding().ping()
     }
 
     /// The client answered a ping of the protocol.
     ///
     /// # Errors
-    /// No ping was out.
+    /// No ping was out that could be answered.
     pub(super) fn pong(&mut self, _now: Instant) -> Result<(), Disconnect> {
-        match (self.heartbeat, self.pong_due.take()) {
-            (Heartbeat::Protocol, Some(_)) => Ok(()),
-            _ => Err(Disconnect::BAD_REQUEST),
-        }
+        self.unanswered = self.unanswered.checked_sub(1).ok_or(Disconnect::BAD_REQUEST)?;
+        self.pong_due = None;
+        Ok(())
     }
 
     /// The client answered a ping of the transport; one that was not asked for is allowed (RFC 6455, section 5.5.3).
@@ -131,22 +133,34 @@ impl Clock {
             if !paused {
                 return Err(Disconnect::NO_PONG);
             }
-            self.pong_due = Some(self.on_grid(now + self.pong_timeout));
+            self.pong_due = Some(self.pong_due_after(now));
         }
         if self.next_ping.is_none_or(|due| now < due) {
             return Ok(None);
         }
         self.next_ping = Some(self.on_grid(now + self.interval));
-        let pong_due = self.on_grid(now + self.pong_timeout);
+        let pong_due = self.pong_due_after(now);
         self.pong_due.get_or_insert(pong_due);
+        if self.heartbeat == Heartbeat::Protocol {
+            self.unanswered = self.unanswered.saturating_add(1);
+        }
         Ok(Some(self.ping_frame()))
     }
 
-    /// The shared moment at `at` or the last one before it; for intervals under two seconds they lie closer together.
+    /// When a ping sent now has to be answered: at the first shared moment after the timeout.
+    fn pong_due_after(&self, now: Instant) -> Instant {
+        self.on_grid(now + self.pong_timeout + self.grid())
+    }
+
+    /// The shared moment at `at` or the last one before it.
     fn on_grid(&self, at: Instant) -> Instant {
-        let grid = GRID.min(self.interval / 8).max(Duration::from_millis(1));
-        let beyond = at.saturating_duration_since(*ORIGIN).as_nanos() % grid.as_nanos();
+        let beyond = at.saturating_duration_since(*ORIGIN).as_nanos() % self.grid().as_nanos();
         at - Duration::from_nanos(u64::try_from(beyond).unwrap_or(0))
+    }
+
+    /// How far the shared moments lie apart; closer together where pings follow each other quickly.
+    fn grid(&self) -> Duration {
+        GRID.min(self.interval / 8).max(Duration::from_millis(1))
     }
 
     fn ping_frame(&self) -> &'static [u8] {

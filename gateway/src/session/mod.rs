@@ -121,6 +121,10 @@ impl Session {
         let clock = Clock::new(&context.settings.client, admission.heartbeat, admission.wire);
         let client = Uuid::new_v4();
         context.node.hub().sessions.open(client, outbox.clone());
+        // Asked after it is entered: either the drain finds it there, or it finds the drain begun.
+        if context.is_draining() {
+            outbox.close(Disconnect::SHUTDOWN);
+        }
         Self {
             context,
             outbox,
@@ -198,6 +202,9 @@ impl Session {
     /// Ends the session, which leaves every room and the node. `code` and `reason` say why in the metrics and the log.
     pub fn close(self, code: &str, reason: &str) {
         self.context.metrics.closes.with_label_values(&[code]).inc();
+        if code.parse() == Ok(Disconnect::SLOW.code) {
+            self.context.metrics.queue_overflows.inc();
+        }
         let user = self.identity().map(|identity| tracing::field::display(identity.user.clone()));
         tracing::debug!(code, reason, client = %self.client, user, address = %self.address, "connection ended");
     }

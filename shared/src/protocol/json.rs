@@ -72,7 +72,20 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Result<T, Decode
     }
     match serde_json::from_str::<Object<T>>(text) {
         Ok(Object(message)) => Ok(message),
-        Err(error) => Err(DecodeError::Malformed { detail: error.to_string() }),
+        Err(error) => Err(DecodeError::Malformed { detail: without_values(&error) }),
+    }
+}
+
+/// What a reader of JSON complains of, without the text it complains of: that may be what somebody said, or a secret.
+pub fn without_values(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    if !error.is_data() || text.starts_with("missing field") {
+        return text;
+    }
+    // Whatever was found stands before what was expected instead of it.
+    match text.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("a value is not what it should be: expected {expected}"),
+        None => format!("a value is not what it should be at line {} column {}", error.line(), error.column()),
     }
 }
 
@@ -150,6 +163,30 @@ mod tests {
         assert!(!is_deeper_than(128, &[b'['; 128]));
         assert!(is_deeper_than(128, &[b'['; 129]));
         assert!(is_deeper_than(128, &vec![b'{'; 30_000]));
+    }
+
+    #[test]
+    fn complaints_say_what_was_expected_and_not_what_was_found() {
+        #[derive(Debug, Deserialize)]
+        #[expect(dead_code, reason = "it is only read")]
+        struct Strict {
+            number: u32,
+            kind: Kind,
+        }
+        #[derive(Debug, Deserialize)]
+        enum Kind {}
+        for (text, wanted) in [
+            (r#"{"number":"secret"}"#, "expected u32 at line 1 column 18"),
+            (r#"{"number":"a, expected secret"}"#, "expected u32 at line 1 column 30"),
+            (r#"{"number":-987654}"#, "expected u32"),
+            (r#"{"number":1,"kind":"secret"}"#, "a value is not what it should be"),
+            (r#"{"number":1}"#, "missing field `kind` at line 1 column 12"),
+            (r#"{"number":secret"#, "expected value at line 1 column 11"),
+        ] {
+            let said = without_values(&serde_json::from_str::<Strict>(text).expect_err("it is not right"));
+            assert!(said.contains(wanted), "{said}");
+            assert!(!said.contains("secret") && !said.contains("987654"), "{said}");
+        }
     }
 
     #[test]

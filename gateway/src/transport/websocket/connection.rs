@@ -125,9 +125,12 @@ impl Connection {
             if let Poll::Ready(disconnect) = session.poll_pending(task) {
                 return Poll::Ready(disconnect.into());
             }
-            let unblocked = was_blocked && !session.is_blocked();
-            if unblocked && let Err(end) = self.take_partial() {
-                return Poll::Ready(end);
+            if was_blocked && !session.is_blocked() {
+                match self.take_partial() {
+                    // What began by it has to be asked after, or nobody is told of its answer.
+                    Ok(()) => continue,
+                    Err(end) => return Poll::Ready(end),
+                }
             }
             if let Err(disconnect) = self.keep_time(task) {
                 return Poll::Ready(disconnect.into());

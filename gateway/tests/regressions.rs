@@ -1,0 +1,193 @@
+//! Faults that were found once, each with the smallest thing that shows it.
+
+mod common;
+
+use std::{
+    io::{self, IoSlice},
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use common::{Client, Gateway, frame, json, redis::RedisServer};
+use parking_lot::Mutex;
+use roomcast::{
+    hub::{Deliver, Hub, Outbox, Seat, Sink, Wire},
+    metrics::Metrics,
+};
+use roomcast_shared::publication::Publication;
+use tokio_util::task::TaskTracker;
+
+/// Commands that came while another one blocked the connection began, but nobody asked after them until the next ping.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_behind_a_blocked_one_are_answered_as_soon_as_the_broker_answers() {
+    let redis = RedisServer::start();
+    let node = Gateway::open(&format!("redis.url = {:?}\n", redis.url()));
+    node.metric_until("roomcast_broker_connected", |value| value > 0.0).await;
+    let mut client = Client::connected(node.clients, "ann").await;
+    // The second command waits for the first one, and the third one is a frame of its own that came in the same read.
+    let first = "{\"id\":11,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":12,\"unsubscribe\":{\"channel\":\"a\"}}";
+    let second = "{\"id\":13,\"subscribe\":{\"channel\":\"b\"}}";
+    let mut bytes = frame(0x81, first.as_bytes());
+    bytes.extend(frame(0x81, second.as_bytes()));
+    client.send_bytes(&bytes).await;
+    let mut answered = 0;
+    while answered < 3 {
+        let frame = client.frame().await.expect("the connection goes on");
+        answered += String::from_utf8(frame.payload).expect("text").lines().count();
+    }
+    drop(client);
+    node.stop().await;
+}
+
+/// While commands wait, pongs are not read, so that several pings may be out at a time: each of them may be answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_ping_sent_while_commands_waited_may_be_answered() {
+    let redis = RedisServer::start();
+    let settings = format!(
+        "redis.url = {:?}\nredis.io_timeout = \"30s\"\nclient.ping_interval = \"1s\"\nclient.pong_timeout = \"500ms\"\n",
+        redis.url()
+    );
+    let node = Gateway::open(&settings);
+    node.metric_until("roomcast_broker_connected", |value| value > 0.0).await;
+    let mut client = Client::connected(node.clients, "ann").await;
+    redis.pause();
+    client.send(r#"{"id":11,"subscribe":{"channel":"a"}}"#).await;
+    client.send(r#"{"id":12,"unsubscribe":{"channel":"a"}}"#).await;
+    for _ in 0..3 {
+        assert_eq!(client.next().await, json!({}));
+        client.send("{}").await;
+    }
+    redis.resume();
+    let mut answers = Vec::new();
+    while answers.len() < 2 {
+        let frame = client.frame().await.expect("the connection goes on");
+        assert_ne!(frame.opcode, 8, "closed: {frame:?}");
+        let text = String::from_utf8(frame.payload).expect("text");
+        answers.extend(text.lines().filter(|line| *line != "{}").map(str::to_owned));
+    }
+    client.subscribe("b").await;
+    drop(client);
+    node.stop().await;
+}
+
+/// A pong that nobody asked for ends the connection as ever.
+#[tokio::test]
+async fn a_pong_without_a_ping_is_a_bad_request() {
+    let node = Gateway::open("");
+    let mut client = Client::connected(node.clients, "ann").await;
+    client.send("{}").await;
+    assert_eq!(client.closed().await.map(|(code, _)| code), Some(3501));
+    drop(client);
+    node.stop().await;
+}
+
+/// The reply to a subscribe comes first, however busy the room is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_enters_a_busy_room_is_told_so_before_it_hears_the_room() {
+    let node = Gateway::open("rooms.allow_publish_for_client = true\n");
+    let mut speaker = Client::connected(node.clients, "speaker").await;
+    let speaking = tokio::spawn(async move {
+        // Many at a time, so that the node is always at one of them.
+        let said: String =
+            (1..=50).map(|id| format!("{}\n", json!({"id": id, "publish": {"channel": "a", "data": id}}))).collect();
+        loop {
+            speaker.send(&said).await;
+            while speaker.next().await["id"] != 50 {}
+        }
+    });
+    for _ in 0..40 {
+        let mut client = Client::connected(node.clients, "listener").await;
+        // The replies to one frame go out together: entering the other rooms gives the busy one time to say something.
+        let others = (8..100).map(|id| format!("\n{}", json!({"id": id, "subscribe": {"channel": id.to_string()}})));
+        client.send(&(r#"{"id":7,"subscribe":{"channel":"a"}}"#.to_owned() + &others.collect::<String>())).await;
+        let first = client.frame().await.expect("it is let in").payload;
+        assert!(first.starts_with(br#"{"id":7"#), "{}", String::from_utf8_lossy(&first));
+    }
+    speaking.abort();
+    let _ = speaking.await;
+    node.stop().await;
+}
+
+/// A socket that takes everything and remembers it.
+#[derive(Default)]
+struct Record(Mutex<Vec<u8>>);
+
+impl Sink for Record {
+    fn try_write(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut record = self.0.lock();
+        let before = record.len();
+        for bytes in bytes {
+            record.extend_from_slice(bytes);
+        }
+        Ok(record.len() - before)
+    }
+}
+
+/// A publication that came in the very moment in which the reply was written could get before it.
+#[test]
+fn a_reply_comes_before_whatever_is_said_after_it_was_held_for() {
+    for _ in 0..10_000 {
+        let outbox = Arc::new(Outbox::new(Record::default(), 1 << 20));
+        let held = Arc::new(AtomicU32::new(0));
+        let other = (outbox.clone(), held.clone());
+        let speaker = thread::spawn(move || {
+            let (outbox, held) = other;
+            while held.load(Ordering::Acquire) == 0 {
+                std::hint::spin_loop();
+            }
+            outbox.push(&Bytes::from_static(b"publication"));
+        });
+        outbox.hold();
+        held.store(1, Ordering::Release);
+        outbox.release(b"reply ");
+        speaker.join().expect("it ends");
+        assert_eq!(outbox.socket().0.lock().as_slice(), b"reply publication");
+    }
+}
+
+/// Whoever had the turn of a small room looked at the seats before it took what there was to deliver: a subscriber that came
+/// between the two did not hear what was published after it had come.
+#[test]
+fn what_is_published_after_a_seat_is_taken_reaches_it() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let _inside = runtime.enter();
+    let hub = Arc::new(Hub::new(1 << 20, Arc::new(Metrics::new()), TaskTracker::new()));
+    for round in 0..500 {
+        let room = hub.open(&format!("room-{round}"));
+        let start = Arc::new(Barrier::new(2));
+        let other = (hub.clone(), room.clone(), start.clone(), runtime.handle().clone());
+        let early = thread::spawn(move || {
+            let (hub, room, start, handle) = other;
+            let _inside = handle.enter();
+            start.wait();
+            for _ in 0..50 {
+                let _ = hub.deliver(room.name(), said(b"\"early\""));
+            }
+        });
+        start.wait();
+        for _ in 0..10 {
+            let outbox = Arc::new(Outbox::new(Record::default(), 1 << 20));
+            let seat = hub.join(&room, Seat { outbox: outbox.clone(), wire: Wire::JsonWebSocket });
+            let _ = hub.deliver(room.name(), said(b"\"late\""));
+            let begin = std::time::Instant::now();
+            let heard = || outbox.socket().0.lock().windows(6).any(|bytes| bytes == b"\"late\"");
+            while !heard() {
+                assert!(begin.elapsed() < Duration::from_secs(2), "round {round}: lost");
+                thread::yield_now();
+            }
+            let dynamic: Arc<Outbox> = outbox;
+            hub.leave(&room, seat, &dynamic);
+        }
+        early.join().expect("it ends");
+    }
+}
+
+fn said(data: &'static [u8]) -> Publication {
+    Publication { data: Bytes::from_static(data), ..Publication::default() }
+}
