@@ -125,9 +125,12 @@ impl Connection {
             if let Poll::Ready(disconnect) = session.poll_pending(task) {
                 return Poll::Ready(disconnect.into());
             }
-            let unblocked = was_blocked && !session.is_blocked();
-            if unblocked && let Err(end) = self.take_partial() {
-                return Poll::Ready(end);
+            if was_blocked && !session.is_blocked() {
+                if let Err(end) = self.take_partial() {
+                    return Poll::Ready(end);
+                }
+                // What began by this has to be polled, or nobody is told when it is done.
+                continue;
             }
             if let Err(disconnect) = self.keep_time(task) {
                 return Poll::Ready(disconnect.into());
