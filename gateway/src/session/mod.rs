@@ -195,6 +195,11 @@ impl Session {
         Ok(())
     }
 
+    /// Counts that the client is closed because too much waited for it.
+    pub fn count_overflow(&self) {
+        self.context.metrics.queue_overflows.inc();
+    }
+
     /// Ends the session, which leaves every room and the node. `code` and `reason` say why in the metrics and the log.
     pub fn close(self, code: &str, reason: &str) {
         self.context.metrics.closes.with_label_values(&[code]).inc();

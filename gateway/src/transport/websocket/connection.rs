@@ -238,6 +238,7 @@ impl Connection {
 
     /// Ends the session, and says the last words if there is somebody to hear them.
     fn finish(&mut self, end: End) {
+        let slow = matches!(&end, End::Close(disconnect) if *disconnect == Disconnect::SLOW);
         let (last, code, reason, client_closed) = match end {
             End::Gone => (Vec::new(), "gone".to_owned(), "the connection broke".into(), true),
             End::ByClient(code) => {
@@ -258,6 +259,9 @@ impl Connection {
         }
         let until = Instant::now() + self.write_timeout;
         if let Phase::Open(session) = std::mem::replace(&mut self.phase, Phase::Flushing { client_closed }) {
+            if slow {
+                session.count_overflow();
+            }
             session.close(&code, &reason);
         }
         self.partial = Vec::new();
