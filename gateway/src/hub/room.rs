@@ -209,6 +209,13 @@ mod tests {
         Publication { data: vec![b'1'; length].into(), ..Publication::default() }
     }
 
+    /// A join may copy a segment of seats, and each connection has an outbox: both are kept small.
+    #[test]
+    fn what_there_are_many_of_is_small() {
+        let sizes = (size_of::<Seat>(), size_of::<SeatId>(), size_of::<Outbox<()>>());
+        assert!(sizes.0 <= 24 && sizes.1 <= 4 && sizes.2 <= 128, "{sizes:?}");
+    }
+
     #[test]
     fn seats_fill_segments_and_free_places_are_taken_again() {
         let room = room();
