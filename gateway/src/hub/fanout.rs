@@ -39,7 +39,9 @@ fn take_turn(room: &Arc<Room>, jobs: &Arc<Jobs>) {
     if let Some(batch) = room.take_batch(jobs.inbox_limit) {
         // The seats are looked at after the batch is taken: it may hold what was said after somebody sat down just now.
         let joined = Joined::new(room.name().clone(), batch);
-        room.snapshot().iter().for_each(|seats| hand_out(&joined, seats, jobs));
+        for seats in &room.snapshot() {
+            hand_out(&joined, seats, jobs);
+        }
     }
     if let Some(batch) = room.take_batch(jobs.inbox_limit) {
         jobs.tracker.spawn(job_from(batch, room.clone(), jobs.clone()));
@@ -132,7 +134,9 @@ mod tests {
         fn try_write(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
             let mut heard = self.0.lock();
             let before = heard.len();
-            bytes.iter().for_each(|slice| heard.extend_from_slice(slice));
+            for slice in bytes {
+                heard.extend_from_slice(slice);
+            }
             if heard.len() == before { Err(ErrorKind::InvalidInput.into()) } else { Ok(heard.len() - before) }
         }
     }

@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn seats_fill_segments_and_free_places_are_taken_again() {
         let room = room();
-        let seats: Vec<_> = (0..SEGMENT * 2 + 1).map(|_| seat()).collect();
+        let seats: Vec<_> = (0..=SEGMENT * 2).map(|_| seat()).collect();
         let ids: Vec<_> = seats.iter().map(|seat| room.add(seat.clone())).collect();
         let lengths = || room.snapshot().iter().map(|segment| segment.len()).collect::<Vec<_>>();
         assert_eq!(lengths(), [SEGMENT, SEGMENT, 1]);
