@@ -37,9 +37,11 @@ fn take_turn(room: &Arc<Room>, jobs: &Arc<Jobs>) {
     }
     // One turn is the caller's; if others add to it meanwhile, a job goes on, so that no caller is kept for long.
     if let Some(batch) = room.take_batch(jobs.inbox_limit) {
+        // The seats are looked at after the batch is taken: it may hold what was said after somebody sat down just now.
         let joined = Joined::new(room.name().clone(), batch);
-        // Looked at after the batch was taken: whoever sat down before one of its publications was made has to hear it.
-        room.snapshot().iter().for_each(|seats| hand_out(&joined, seats, jobs));
+        for seats in &room.snapshot() {
+            hand_out(&joined, seats, jobs);
+        }
     }
     if let Some(batch) = room.take_batch(jobs.inbox_limit) {
         jobs.tracker.spawn(job_from(batch, room.clone(), jobs.clone()));
@@ -101,4 +103,160 @@ fn hand_out(joined: &Joined, seats: &[Seat], jobs: &Jobs) {
     }
     jobs.metrics.deliveries.inc_by((seats.len() * joined.len()) as u64);
     jobs.metrics.delivered_bytes.inc_by(bytes as u64);
+}
+
+#[cfg(test)]
+mod tests {
+    //! Publishers, seats and jobs on several threads at once: nothing is lost, doubled or out of order.
+
+    use std::{
+        collections::HashMap,
+        io::{self, ErrorKind, IoSlice},
+    };
+
+    use bytes::Bytes;
+    use parking_lot::Mutex;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::{
+        hub::{Deliver, Hub, Outbox, Sink, Wire},
+        metrics::Metrics,
+    };
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A sink that keeps everything.
+    #[derive(Default)]
+    struct Ear(Mutex<Vec<u8>>);
+
+    impl Sink for Ear {
+        fn try_write(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
+            let mut heard = self.0.lock();
+            let before = heard.len();
+            for slice in bytes {
+                heard.extend_from_slice(slice);
+            }
+            if heard.len() == before { Err(ErrorKind::InvalidInput.into()) } else { Ok(heard.len() - before) }
+        }
+    }
+
+    type Listener = Arc<Outbox<Ear>>;
+
+    fn listener() -> Listener {
+        Arc::new(Outbox::new(Ear::default(), usize::MAX))
+    }
+
+    fn sit(hub: &Hub, room: &Room, outbox: &Listener) {
+        hub.join(room, Seat { outbox: outbox.clone(), wire: Wire::JsonWebSocket });
+    }
+
+    /// The data of what it heard, in order: publisher and number.
+    fn heard(outbox: &Listener) -> Vec<(u32, u32)> {
+        let bytes = outbox.socket().0.lock().clone();
+        let mut rest = &bytes[..];
+        let mut all = Vec::new();
+        while let [0x81, length, after @ ..] = rest {
+            let (frame, after) = after.split_at(usize::from(*length));
+            let reply: serde_json::Value = serde_json::from_slice(frame).unwrap();
+            let [from, number] = serde_json::from_value(reply["push"]["pub"]["data"].clone()).unwrap();
+            all.push((from, number));
+            rest = after;
+        }
+        assert!(rest.is_empty(), "a frame is torn");
+        all
+    }
+
+    fn publication(from: u32, number: u32) -> Publication {
+        Publication { data: Bytes::from(format!("[{from},{number}]")), ..Publication::default() }
+    }
+
+    fn hub(inbox: usize) -> Arc<Hub> {
+        Arc::new(Hub::new(inbox, Arc::new(Metrics::new()), TaskTracker::new()))
+    }
+
+    async fn publish(hub: &Hub, room: &str, publication: Publication) {
+        if let Delivered::Full(space) = hub.deliver(room, publication) {
+            tokio::time::timeout(PATIENCE, space).await.expect("a publisher that waits is told of space");
+        }
+    }
+
+    async fn until(what: &str, holds: impl Fn() -> bool) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(tokio::time::Instant::now() < deadline, "never came: {what}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    fn assert_all_in_order(outbox: &Listener, publishers: u32, each: u32) {
+        let mut next: HashMap<u32, u32> = HashMap::new();
+        for (from, number) in heard(outbox) {
+            let next = next.entry(from).or_default();
+            assert_eq!(number, *next, "from {from}");
+            *next += 1;
+        }
+        assert!(next.len() == publishers as usize && next.values().all(|count| *count == each), "{next:?}");
+    }
+
+    /// Several publishers at a room of that many seats, the inbox of which holds a few publications only.
+    async fn publishers_at(seats: usize, publishers: u32, each: u32) {
+        let hub = hub(1000);
+        let room = hub.open("room");
+        let listeners: Vec<_> = (0..seats).map(|_| listener()).collect();
+        for outbox in &listeners {
+            sit(&hub, &room, outbox);
+        }
+        let tasks = (0..publishers).map(|from| {
+            let hub = hub.clone();
+            tokio::spawn(async move {
+                for number in 0..each {
+                    publish(&hub, "room", publication(from, number)).await;
+                }
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            task.await.unwrap();
+        }
+        let total = u64::from(publishers) * u64::from(each) * seats as u64;
+        until("the last delivery", || hub.jobs.metrics.deliveries.get() == total).await;
+        for outbox in &listeners {
+            assert_all_in_order(outbox, publishers, each);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+    async fn a_small_room_hears_all_in_order() {
+        publishers_at(SEATS_SERVED_BY_CALLER, 4, 1_500).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+    async fn a_room_served_by_a_job_hears_all_in_order() {
+        publishers_at(SEATS_SERVED_BY_CALLER + 20, 4, 1_000).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+    async fn every_seat_of_several_segments_hears_all_once() {
+        publishers_at(2048 * 2 + 5, 2, 5).await;
+    }
+
+    #[tokio::test]
+    async fn a_publication_that_json_cannot_carry_ends_json_clients_only() {
+        let hub = hub(usize::MAX);
+        let room = hub.open("room");
+        let (json, protobuf) = (listener(), listener());
+        sit(&hub, &room, &json);
+        hub.join(&room, Seat { outbox: protobuf.clone(), wire: Wire::ProtobufWebSocket });
+        hub.deliver("room", Publication { data: Bytes::from_static(b"\xFF"), ..Publication::default() });
+        let close = |outbox: &Listener| {
+            outbox.attend(&std::task::Context::from_waker(std::task::Waker::noop())).close.map(|close| close.code)
+        };
+        assert_eq!((close(&json), close(&protobuf)), (Some(3506), None));
+        assert!(protobuf.socket().0.lock().contains(&0xFF));
+    }
+
+    #[test]
+    fn a_room_that_is_not_there_takes_nothing() {
+        assert!(matches!(hub(1).deliver("nowhere", publication(0, 0)), Delivered::NoRoom));
+    }
 }

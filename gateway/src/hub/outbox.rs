@@ -15,6 +15,9 @@ use roomcast_shared::protocol::code::Disconnect;
 /// How many buffers one write hands to the kernel at most.
 const MOST_SLICES: usize = 64;
 
+/// What each buffer that waits costs beside its bytes: its place in a queue that grows by doubling.
+const OVERHEAD: usize = 64;
+
 /// A socket that can be written from any thread.
 pub trait Sink: Send + Sync {
     /// Writes what the socket takes at once, from the beginning of `bytes` on, and says how much that was.
@@ -29,7 +32,7 @@ pub trait Sink: Send + Sync {
 /// knows the socket's type, and the rooms, which do not.
 pub struct Outbox<S: ?Sized = dyn Sink> {
     state: Mutex<State>,
-    /// Bytes that may wait before the connection is ended as a slow consumer.
+    /// Bytes that may wait, [`OVERHEAD`] included, before the connection is ended as a slow consumer.
     limit: usize,
     socket: S,
 }
@@ -120,17 +123,12 @@ impl<S: Sink + ?Sized> Outbox<S> {
     pub fn release(&self, replies: &[u8]) {
         let mut state = self.state.lock();
         let place = state.held.take().unwrap_or(state.queue.len());
-        if state.queue.is_empty() {
-            // Under the same lock: whoever pushes from here on comes after the replies.
-            let waker = if replies.is_empty() { None } else { state.write(&self.socket, replies, self.limit) };
-            drop(state);
-            return wake(waker);
-        }
-        if !replies.is_empty() {
-            state.insert(place, Bytes::copy_from_slice(replies), self.limit);
-        }
-        let stuck = state.flush(&self.socket).is_err() || !state.queue.is_empty();
-        let waker = if stuck || state.closing.is_some() { state.waker.take() } else { None };
+        // All under one lock: whoever pushes next comes after the replies.
+        let waker = if state.queue.is_empty() {
+            state.write(&self.socket, replies, self.limit)
+        } else {
+            state.write_before(place, &self.socket, replies, self.limit)
+        };
         drop(state);
         wake(waker);
     }
@@ -212,8 +210,11 @@ impl State {
         }
     }
 
-    /// Says bytes after all that was said before; gives whom to tell where they have to wait.
+    /// Says bytes that have to be copied to wait; gives whom to wake for what the socket did not take.
     fn write<S: Sink + ?Sized>(&mut self, socket: &S, bytes: &[u8], limit: usize) -> Option<Waker> {
+        if bytes.is_empty() {
+            return None;
+        }
         let taken = match self.take_at_once(socket, bytes) {
             Some(taken) if taken == bytes.len() => return None,
             Some(taken) => taken,
@@ -221,6 +222,21 @@ impl State {
         };
         self.append(Bytes::copy_from_slice(&bytes[taken..]), taken > 0, limit);
         self.waker_if_unheld()
+    }
+
+    /// Puts bytes in at that place of what waits, and writes as much of all that as the socket takes.
+    fn write_before<S: Sink + ?Sized>(
+        &mut self,
+        place: usize,
+        socket: &S,
+        bytes: &[u8],
+        limit: usize,
+    ) -> Option<Waker> {
+        if !bytes.is_empty() {
+            self.insert(place, Bytes::copy_from_slice(bytes), limit);
+        }
+        let stuck = self.flush(socket).is_err() || !self.queue.is_empty();
+        if stuck || self.closing.is_some() { self.waker.take() } else { None }
     }
 
     fn append(&mut self, bytes: Bytes, begun: bool, limit: usize) {
@@ -234,7 +250,7 @@ impl State {
         }
         self.queued += bytes.len();
         self.queue.insert(place, bytes);
-        if self.queued > limit {
+        if self.queued + self.queue.len() * OVERHEAD > limit {
             self.overflow();
         }
     }
@@ -310,4 +326,385 @@ fn wake(waker: Option<Waker>) {
 /// Whether both are the way out of the same connection.
 pub(super) fn same(one: &Arc<Outbox>, other: &Arc<Outbox>) -> bool {
     std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    //! What a way out says, checked against a sink that takes as much as it likes.
+
+    use std::{
+        sync::{
+            Barrier,
+            atomic::{AtomicUsize, Ordering},
+        },
+        task::Wake,
+        thread,
+    };
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a sink does with one write.
+    #[derive(Clone, Copy, Debug)]
+    pub(in crate::hub) enum Take {
+        /// Takes at most so many bytes.
+        Some(usize),
+        Nothing,
+        Interrupted,
+        Breaks,
+    }
+
+    /// A sink that follows a script, and after its end takes everything.
+    #[derive(Default)]
+    pub(in crate::hub) struct Script {
+        said: Mutex<Vec<u8>>,
+        script: Mutex<VecDeque<Take>>,
+    }
+
+    impl Script {
+        pub(in crate::hub) fn new(script: impl IntoIterator<Item = Take>) -> Self {
+            Self { said: Mutex::default(), script: Mutex::new(script.into_iter().collect()) }
+        }
+
+        /// Everything it took.
+        pub(in crate::hub) fn said(&self) -> Vec<u8> {
+            self.said.lock().clone()
+        }
+
+        fn then(&self, script: impl IntoIterator<Item = Take>) {
+            *self.script.lock() = script.into_iter().collect();
+        }
+    }
+
+    impl Sink for Script {
+        fn try_write(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
+            let most = match self.script.lock().pop_front() {
+                Some(Take::Some(most)) => most.max(1),
+                Some(Take::Nothing) => return Err(ErrorKind::WouldBlock.into()),
+                Some(Take::Interrupted) => return Err(ErrorKind::Interrupted.into()),
+                Some(Take::Breaks) => return Err(ErrorKind::BrokenPipe.into()),
+                None => usize::MAX,
+            };
+            let mut said = self.said.lock();
+            let before = said.len();
+            said.extend(bytes.iter().flat_map(|slice| slice.iter()).take(most));
+            Ok(said.len() - before)
+        }
+    }
+
+    #[derive(Default)]
+    struct Bell(AtomicUsize);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn attend<S: Sink>(outbox: &Outbox<S>) -> Attention {
+        outbox.attend(&Context::from_waker(Waker::noop()))
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push(usize),
+        Write(usize),
+        /// Bytes pushed meanwhile, and of the replies.
+        Command(Vec<usize>, usize),
+        Drain,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (1..40_usize).prop_map(Step::Push),
+            1 => (1..40_usize).prop_map(Step::Write),
+            2 => (proptest::collection::vec(1..40_usize, 0..4), 0..40_usize)
+                .prop_map(|(pushed, replies)| Step::Command(pushed, replies)),
+            2 => Just(Step::Drain),
+        ]
+    }
+
+    fn take() -> impl Strategy<Value = Take> {
+        prop_oneof![
+            4 => (1..80_usize).prop_map(Take::Some),
+            3 => Just(Take::Nothing),
+            1 => Just(Take::Interrupted),
+        ]
+    }
+
+    /// Frames as they should come out: each ends with an odd byte, so that a torn one is seen.
+    #[derive(Default)]
+    struct Speech {
+        frames: Vec<Vec<u8>>,
+        count: u8,
+    }
+
+    impl Speech {
+        fn make(&mut self, length: usize) -> Bytes {
+            self.count = self.count.wrapping_add(2);
+            let mut frame = vec![self.count; length];
+            frame[length - 1] |= 1;
+            frame.into()
+        }
+
+        fn say(&mut self, frame: &Bytes) {
+            self.frames.push(frame.to_vec());
+        }
+
+        fn length(&self) -> usize {
+            self.frames.iter().map(Vec::len).sum()
+        }
+    }
+
+    /// Plays a step and gives how many bytes waited at the most while it was played.
+    fn play(outbox: &Outbox<Script>, speech: &mut Speech, step: &Step) -> usize {
+        let said = outbox.socket().said().len();
+        match step {
+            Step::Push(length) => {
+                let frame = speech.make(*length);
+                outbox.push(&frame);
+                speech.say(&frame);
+            }
+            Step::Write(length) => {
+                let frame = speech.make(*length);
+                outbox.write(&frame);
+                speech.say(&frame);
+            }
+            Step::Command(pushed, replies) => {
+                outbox.hold();
+                let frames: Vec<_> = pushed.iter().map(|length| speech.make(*length)).collect();
+                for frame in &frames {
+                    outbox.push(frame);
+                }
+                let replies = if *replies > 0 { speech.make(*replies) } else { Bytes::new() };
+                outbox.release(&replies);
+                if !replies.is_empty() {
+                    speech.say(&replies);
+                }
+                for frame in &frames {
+                    speech.say(frame);
+                }
+            }
+            Step::Drain => {
+                // Where it is broken, `attend` says so.
+                let _ = outbox.drain();
+            }
+        }
+        speech.length() - said
+    }
+
+    proptest! {
+        #[test]
+        fn everything_is_said_once_and_in_order_replies_first(
+            steps in proptest::collection::vec(step(), 1..60),
+            script in proptest::collection::vec(take(), 0..120),
+        ) {
+            let outbox = Outbox::new(Script::new(script), usize::MAX);
+            let mut speech = Speech::default();
+            for step in &steps {
+                play(&outbox, &mut speech, step);
+                prop_assert_eq!(outbox.queued(), speech.length() - outbox.socket().said().len());
+                prop_assert_eq!(attend(&outbox).waiting, outbox.queued() > 0);
+            }
+            outbox.socket().then([]);
+            prop_assert!(outbox.drain().unwrap());
+            prop_assert_eq!(outbox.socket().said(), speech.frames.concat());
+            prop_assert!(attend(&outbox).close.is_none());
+        }
+
+        #[test]
+        fn who_exceeds_the_limit_hears_whole_frames_and_then_the_last_word(
+            steps in proptest::collection::vec(step(), 1..60),
+            script in proptest::collection::vec(take(), 0..120),
+            limit in 1..2000_usize,
+        ) {
+            let outbox = Outbox::new(Script::new(script), limit);
+            let mut speech = Speech::default();
+            let mut overflowed = false;
+            for step in &steps {
+                let most = play(&outbox, &mut speech, step);
+                if attend(&outbox).close.is_some() {
+                    let most = most + speech.frames.len() * OVERHEAD;
+                    prop_assert!(most > limit, "closed with {} of {} waiting", most, limit);
+                    overflowed = true;
+                    break;
+                }
+                prop_assert!(outbox.queued() <= limit);
+            }
+            if overflowed {
+                prop_assert_eq!(attend(&outbox).close, Some(Disconnect::SLOW));
+                outbox.push(&Bytes::from_static(b"too late"));
+                outbox.finish(b"bye".to_vec());
+                outbox.push(&Bytes::from_static(b"too late"));
+                outbox.socket().then([]);
+                prop_assert!(outbox.drain().unwrap());
+                let said = outbox.socket().said();
+                let whole = said.strip_suffix(b"bye").unwrap();
+                let mut frames = speech.frames.iter();
+                let mut length = 0;
+                while length < whole.len() {
+                    length += frames.next().unwrap().len();
+                }
+                prop_assert_eq!(length, whole.len(), "a frame is torn");
+                prop_assert_eq!(whole, &speech.frames.concat()[..length]);
+            }
+        }
+
+        #[test]
+        fn a_broken_socket_is_told_and_not_written_again(
+            steps in proptest::collection::vec(step(), 1..30),
+            script in proptest::collection::vec(take(), 0..20),
+        ) {
+            let outbox = Outbox::new(Script::new(script.into_iter().chain([Take::Breaks])), usize::MAX);
+            let mut speech = Speech::default();
+            for step in &steps {
+                play(&outbox, &mut speech, step);
+                if attend(&outbox).broken {
+                    let said = outbox.socket().said();
+                    outbox.push(&Bytes::from_static(b"x"));
+                    outbox.finish(b"bye".to_vec());
+                    let _ = outbox.drain();
+                    prop_assert_eq!(outbox.queued(), 0);
+                    prop_assert!(!attend(&outbox).waiting);
+                    prop_assert_eq!(outbox.socket().said(), said);
+                    break;
+                }
+            }
+            let said = outbox.socket().said();
+            prop_assert!(speech.frames.concat().starts_with(&said));
+        }
+    }
+
+    /// Pongs of two bytes, for instance, cost many times that.
+    #[test]
+    fn many_small_frames_are_counted_for_what_they_cost() {
+        const LIMIT: usize = 1 << 20;
+        let outbox = Outbox::new(Script::new([Take::Nothing]), LIMIT);
+        let mut count = 0;
+        while attend(&outbox).close.is_none() {
+            outbox.write(&[0x8A, 0]);
+            count += 1;
+        }
+        assert!(count * size_of::<Bytes>() <= LIMIT, "{count} frames were kept");
+    }
+
+    #[test]
+    fn closing_lets_what_waits_be_said_and_the_first_reason_stands() {
+        let outbox = Outbox::new(Script::new([Take::Nothing]), 100);
+        outbox.push(&Bytes::from_static(b"before "));
+        outbox.close(Disconnect::SHUTDOWN);
+        outbox.close(Disconnect::EXPIRED);
+        assert_eq!(attend(&outbox).close, Some(Disconnect::SHUTDOWN));
+        outbox.finish(b"bye".to_vec());
+        outbox.finish(b"twice".to_vec());
+        assert!(attend(&outbox).close.is_none(), "it is not asked to end twice");
+        outbox.drain().unwrap();
+        assert_eq!(outbox.socket().said(), b"before bye");
+    }
+
+    #[test]
+    fn aborting_says_nothing_more() {
+        let outbox = Outbox::new(Script::new([Take::Some(3), Take::Nothing]), 100);
+        outbox.push(&Bytes::from_static(b"before"));
+        outbox.abort();
+        outbox.finish(b"bye".to_vec());
+        assert!(outbox.drain().unwrap());
+        assert_eq!(outbox.socket().said(), b"bef");
+        assert!(attend(&outbox).broken);
+    }
+
+    #[test]
+    fn the_task_is_woken_once_for_what_waits_and_not_for_what_is_written() {
+        let bell = Arc::new(Bell::default());
+        let waker = Waker::from(bell.clone());
+        let rings = || bell.0.load(Ordering::SeqCst);
+        let outbox = Outbox::new(Script::new([]), 1000);
+        outbox.attend(&Context::from_waker(&waker));
+        outbox.push(&Bytes::from_static(b"written"));
+        assert_eq!(rings(), 0, "the socket took it");
+        outbox.socket().then([Take::Nothing]);
+        outbox.push(&Bytes::from_static(b"waits"));
+        outbox.push(&Bytes::from_static(b"waits too"));
+        assert_eq!(rings(), 1);
+        outbox.attend(&Context::from_waker(&waker));
+        outbox.drain().unwrap();
+        outbox.hold();
+        outbox.push(&Bytes::from_static(b"held"));
+        assert_eq!(rings(), 1, "who holds writes by itself");
+        outbox.socket().then([Take::Some(1), Take::Nothing]);
+        outbox.release(b"reply");
+        assert_eq!(rings(), 2, "the socket did not take all");
+        outbox.attend(&Context::from_waker(&waker));
+        outbox.close(Disconnect::SHUTDOWN);
+        assert_eq!(rings(), 3);
+    }
+
+    /// A room that speaks the moment the seat is taken must not be heard before the reply that tells of the seat.
+    #[test]
+    fn nothing_comes_between_the_seat_and_its_reply() {
+        const ROUNDS: usize = 20_000;
+        let outbox = Outbox::new(Script::default(), usize::MAX);
+        let (seated, spoken) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1..=ROUNDS {
+                    while seated.load(Ordering::Acquire) < round {
+                        std::hint::spin_loop();
+                    }
+                    outbox.push(&Bytes::from_static(b"p"));
+                    spoken.store(round, Ordering::Release);
+                }
+            });
+            for round in 1..=ROUNDS {
+                outbox.hold();
+                seated.store(round, Ordering::Release);
+                outbox.release(b"r");
+                while spoken.load(Ordering::Acquire) < round {
+                    thread::yield_now();
+                }
+            }
+        });
+        outbox.drain().unwrap();
+        let said = outbox.socket().said();
+        let early = said.chunks(2).position(|pair| pair != b"rp");
+        assert_eq!((said.len(), early), (2 * ROUNDS, None), "a publication before the reply, in that round");
+    }
+
+    /// Several rooms push, the session answers commands and the task drains a socket that takes a little at a time.
+    #[test]
+    fn threads_that_push_keep_their_order_beside_replies_and_draining() {
+        const PUSHERS: u8 = 3;
+        const PUSHES: u32 = 4_000;
+        let script = (0..200_000).map(|turn| if turn % 3 == 0 { Take::Nothing } else { Take::Some(turn % 11) });
+        let outbox = Outbox::new(Script::new(script), usize::MAX);
+        let start = Barrier::new(usize::from(PUSHERS) + 1);
+        let frame = |from: u8, number: u32| [&[from][..], &number.to_be_bytes()].concat();
+        thread::scope(|scope| {
+            for from in 0..PUSHERS {
+                let (outbox, start) = (&outbox, &start);
+                scope.spawn(move || {
+                    start.wait();
+                    for number in 0..PUSHES {
+                        outbox.push(&Bytes::from(frame(from, number)));
+                    }
+                });
+            }
+            start.wait();
+            for number in 0..PUSHES {
+                outbox.hold();
+                outbox.release(&frame(PUSHERS, number));
+                outbox.drain().unwrap();
+            }
+        });
+        outbox.socket().then([]);
+        assert!(outbox.drain().unwrap());
+        let mut next = [0; PUSHERS as usize + 1];
+        for said in outbox.socket().said().chunks(5) {
+            let place = usize::from(said[0]);
+            assert_eq!(said[1..], u32::to_be_bytes(next[place]), "of {place}");
+            next[place] += 1;
+        }
+        assert_eq!(next, [PUSHES; PUSHERS as usize + 1]);
+    }
 }

@@ -179,3 +179,132 @@ fn cost(publication: &Publication) -> usize {
     let info = publication.info.as_ref().map_or(0, |info| info.conn_info.len() + info.chan_info.len());
     publication.data.len() + info + OVERHEAD
 }
+
+#[cfg(test)]
+mod tests {
+    //! Seats, the inbox and the turn, at the places where threads meet.
+
+    use std::{thread, time::Duration};
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use tokio::runtime::Runtime;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::{
+        hub::{Jobs, fanout, outbox::tests::Script},
+        metrics::Metrics,
+    };
+
+    fn room() -> Arc<Room> {
+        Arc::new(Room::new(Arc::from("room")))
+    }
+
+    fn seat() -> Seat {
+        Seat { outbox: Arc::new(Outbox::new(Script::default(), usize::MAX)), wire: Wire::JsonWebSocket }
+    }
+
+    fn publication(length: usize) -> Publication {
+        Publication { data: vec![b'1'; length].into(), ..Publication::default() }
+    }
+
+    /// A join may copy a segment of seats, and each connection has an outbox: both are kept small.
+    #[test]
+    fn what_there_are_many_of_is_small() {
+        let sizes = (size_of::<Seat>(), size_of::<SeatId>(), size_of::<Outbox<()>>());
+        assert!(sizes.0 <= 24 && sizes.1 <= 4 && sizes.2 <= 128, "{sizes:?}");
+    }
+
+    #[test]
+    fn seats_fill_segments_and_free_places_are_taken_again() {
+        let room = room();
+        let seats: Vec<_> = (0..=SEGMENT * 2).map(|_| seat()).collect();
+        let ids: Vec<_> = seats.iter().map(|seat| room.add(seat.clone())).collect();
+        let lengths = || room.snapshot().iter().map(|segment| segment.len()).collect::<Vec<_>>();
+        assert_eq!(lengths(), [SEGMENT, SEGMENT, 1]);
+        assert!(room.remove(ids[5], &seats[5].outbox));
+        assert!(!room.remove(ids[5], &seats[5].outbox), "a seat is given up once");
+        assert!(!room.remove(SeatId { segment: 9 }, &seats[6].outbox));
+        assert_eq!(room.add(seats[5].clone()).segment, 0);
+        for (id, seat) in ids.iter().zip(&seats) {
+            assert!(room.remove(*id, &seat.outbox));
+        }
+        assert!(room.is_empty());
+        let kept: usize = room.snapshot().iter().map(|segment| segment.capacity()).sum();
+        assert!(kept < 64, "memory for {kept} seats is kept");
+    }
+
+    proptest! {
+        /// What goes in comes out in order, in turns that are bounded unless one publication is larger, and the count of
+        /// bytes follows.
+        #[test]
+        fn turns_take_everything_in_order(
+            lengths in proptest::collection::vec(prop_oneof![1..2000_usize, 60_000..70_000_usize], 1..120),
+        ) {
+            let room = room();
+            for (place, length) in lengths.iter().enumerate() {
+                let (put, full) = room.put(publication(*length), 100_000);
+                prop_assert_eq!(matches!(put, Put::YourTurn), place == 0);
+                prop_assert_eq!(full, lengths[..=place].iter().map(|length| length + OVERHEAD).sum::<usize>() > 100_000);
+            }
+            let mut taken = Vec::new();
+            while let Some(batch) = room.take_batch(100_000) {
+                prop_assert!(batch.len() == 1 || batch.iter().map(cost).sum::<usize>() <= TURN);
+                taken.extend(batch.iter().map(|publication| publication.data.len()));
+            }
+            prop_assert_eq!(taken, lengths);
+            prop_assert_eq!(room.inbox.lock().bytes, 0);
+            prop_assert!(matches!(room.put(publication(1), 1).0, Put::YourTurn), "the turn ended");
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_space_is_told_when_a_turn_makes_it() {
+        const LIMIT: usize = 100_000;
+        let room = room();
+        while !room.put(publication(1000), LIMIT).1 {}
+        let waiting: Vec<_> = (0..3).map(|_| tokio::spawn(room.space(LIMIT))).collect();
+        tokio::task::yield_now().await;
+        assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
+        room.take_batch(LIMIT);
+        for waiting in waiting {
+            tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("it is told").unwrap();
+        }
+        tokio::time::timeout(Duration::from_secs(10), room.space(LIMIT)).await.expect("there is space already");
+    }
+
+    /// A client sits down and something is said to it while another thread has the turn and has looked at the room
+    /// already. The locks of the room are held here so that the other one stops at each.
+    #[test]
+    fn a_seat_taken_during_a_turn_hears_what_is_said_after_it() {
+        let runtime = Runtime::new().unwrap();
+        let jobs =
+            Arc::new(Jobs { metrics: Arc::new(Metrics::new()), tracker: TaskTracker::new(), inbox_limit: usize::MAX });
+        let room = room();
+        let script = Arc::new(Outbox::new(Script::default(), usize::MAX));
+        thread::scope(|scope| {
+            let mut seats = room.seats.lock();
+            scope.spawn(|| {
+                let _inside = runtime.enter();
+                fanout::deliver(&room, publication(1), &jobs);
+            });
+            let mut inbox = loop {
+                let inbox = room.inbox.lock();
+                if inbox.turn {
+                    break inbox;
+                }
+                drop(inbox);
+                thread::yield_now();
+            };
+            // The other one goes on to where it takes its batch. However far it comes, the seat must be heard.
+            parking_lot::MutexGuard::unlocked(&mut seats, || thread::sleep(Duration::from_millis(50)));
+            seats.push(Arc::new(vec![Seat { outbox: script.clone(), wire: Wire::JsonWebSocket }]));
+            inbox.waiting.push(Publication { data: Bytes::from_static(b"42"), ..Publication::default() });
+            inbox.bytes += OVERHEAD + 2;
+        });
+        let said = script.socket().said();
+        let said = String::from_utf8_lossy(&said);
+        assert!(said.contains(r#""data":42"#), "heard only {said:?}");
+    }
+}

@@ -137,3 +137,90 @@ impl Default for Sessions {
 fn place(hash: u64) -> usize {
     usize::try_from(hash >> 40).unwrap_or(0) % SHARDS
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::hub::outbox::tests::Script;
+
+    fn identity(user: &str) -> Arc<Identity> {
+        Arc::new(Identity { client: Uuid::new_v4(), user: Arc::from(user), info: Bytes::new() })
+    }
+
+    fn open(sessions: &Sessions, user: &str) -> Arc<Identity> {
+        let identity = identity(user);
+        sessions.open(identity.client, Arc::new(Outbox::new(Script::default(), 1)));
+        identity
+    }
+
+    #[test]
+    fn one_user_has_as_many_as_allowed_and_anonymous_ones_are_not_counted() {
+        let sessions = Sessions::default();
+        let ann: Vec<_> = (0..3).map(|_| open(&sessions, "ann")).collect();
+        assert_eq!(sessions.connect(ann[0].clone(), 2), Ok(()));
+        assert_eq!(sessions.connect(ann[1].clone(), 2), Ok(()));
+        assert_eq!(sessions.connect(ann[2].clone(), 2), Err(UserLimitReached));
+        sessions.close(ann[2].client);
+        sessions.close(ann[0].client);
+        let again = open(&sessions, "ann");
+        assert_eq!(sessions.connect(again, 2), Ok(()), "a place was given back, once");
+        for _ in 0..5 {
+            assert_eq!(sessions.connect(open(&sessions, ""), 2), Ok(()));
+        }
+        assert_eq!((sessions.connected(), sessions.user_count()), (7, 2));
+    }
+
+    proptest! {
+        /// Whatever order sessions come, connect and go in, the counts are those of a plain list, and nothing is left over.
+        #[test]
+        fn counts_follow_the_sessions(steps in proptest::collection::vec((0..4_u8, 0..3_usize, 0..20_usize), 0..100)) {
+            let sessions = Sessions::default();
+            let users = ["ann", "ben", ""];
+            let mut all: Vec<(Arc<Identity>, bool)> = Vec::new();
+            for (step, user, place) in steps {
+                match step {
+                    0 | 1 => all.push((open(&sessions, users[user]), false)),
+                    2 if !all.is_empty() => {
+                        let place = place % all.len();
+                        let (identity, connected) = &mut all[place];
+                        if !std::mem::replace(connected, true) {
+                            prop_assert_eq!(sessions.connect(identity.clone(), 0), Ok(()));
+                        }
+                    }
+                    3 if !all.is_empty() => {
+                        let (identity, _) = all.swap_remove(place % all.len());
+                        sessions.close(identity.client);
+                        sessions.close(identity.client);
+                    }
+                    _ => {}
+                }
+                let connected = all.iter().filter(|(_, connected)| *connected);
+                let different: std::collections::HashSet<_> = connected.clone().map(|(one, _)| one.user.clone()).collect();
+                prop_assert_eq!(sessions.connected(), connected.count());
+                prop_assert_eq!(sessions.user_count(), different.len());
+                prop_assert_eq!(sessions.outboxes().len(), all.len());
+            }
+        }
+    }
+
+    #[test]
+    fn threads_that_come_and_go_leave_nothing_behind() {
+        let sessions = Sessions::default();
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for round in 0..500 {
+                        let identity = open(&sessions, ["ann", "ben", ""][round % 3]);
+                        let _ = sessions.connect(identity.clone(), 2);
+                        sessions.close(identity.client);
+                    }
+                });
+            }
+        });
+        assert_eq!((sessions.connected(), sessions.user_count(), sessions.outboxes().len()), (0, 0, 0));
+    }
+}

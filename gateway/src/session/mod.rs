@@ -199,12 +199,14 @@ impl Session {
         Ok(())
     }
 
+    /// Counts that the client is closed because too much waited for it.
+    pub fn count_overflow(&self) {
+        self.context.metrics.queue_overflows.inc();
+    }
+
     /// Ends the session, which leaves every room and the node. `code` and `reason` say why in the metrics and the log.
     pub fn close(self, code: &str, reason: &str) {
         self.context.metrics.closes.with_label_values(&[code]).inc();
-        if code.parse() == Ok(Disconnect::SLOW.code) {
-            self.context.metrics.queue_overflows.inc();
-        }
         let user = self.identity().map(|identity| tracing::field::display(identity.user.clone()));
         tracing::debug!(code, reason, client = %self.client, user, address = %self.address, "connection ended");
     }

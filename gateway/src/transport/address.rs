@@ -45,7 +45,9 @@ pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 
 fn parse(name: &str) -> Option<IpAddr> {
     let name = name.trim_matches('"');
-    name.parse().ok().or_else(|| name.parse::<SocketAddr>().ok().map(|address| address.ip()))
+    let bracketed = || name.strip_prefix('[')?.strip_suffix(']')?.parse::<std::net::Ipv6Addr>().ok();
+    let with_port = || name.parse::<SocketAddr>().ok().map(|address| address.ip());
+    name.parse().ok().or_else(with_port).or_else(|| bracketed().map(IpAddr::from))
 }
 
 /// Takes a PROXY header off the beginning of a trusted proxy's connection, where it sent one, and gives the address it names.
@@ -154,6 +156,100 @@ mod tests {
         for (peer, forwarded, expected) in cases {
             let found = client_address(peer, &headers(forwarded), &trusted);
             assert_eq!(found.to_string(), expected, "{peer} {forwarded:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_in_other_spellings_are_understood() {
+        let trusted = ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+        let proxy: IpAddr = "::ffff:10.0.0.1".parse().unwrap();
+        let cases = [
+            ("198.51.100.1:4711", "198.51.100.1"),
+            ("\"198.51.100.1\"", "198.51.100.1"),
+            ("2001:db8::1", "2001:db8::1"),
+            ("[2001:db8::1]:4711", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("\"[2001:db8::1]\"", "2001:db8::1"),
+            ("198.51.100.1, fd00::5", "198.51.100.1"),
+        ];
+        for (forwarded, expected) in cases {
+            let found = client_address(proxy, &headers(&[forwarded]), &trusted);
+            assert_eq!(found.to_string(), expected, "{forwarded}");
+        }
+    }
+
+    mod proxy_header {
+        use proptest::prelude::*;
+        use tokio::{io::AsyncWriteExt, net::TcpListener};
+
+        use super::*;
+
+        fn v2(address: [u8; 4]) -> Vec<u8> {
+            let pair = [&address[..], &[127, 0, 0, 1], &[1, 2, 3, 4]].concat();
+            [V2_SIGNATURE, &[0x21, 0x11, 0, 12], &pair].concat()
+        }
+
+        /// Both ends of a connection over the loopback interface.
+        async fn pair() -> (TcpStream, TcpStream) {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            (client, listener.accept().await.unwrap().0)
+        }
+
+        const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+        #[tokio::test]
+        async fn it_is_taken_off_and_nothing_behind_it() {
+            let cases = [
+                (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n".to_vec(), "192.0.2.1"),
+                (v2([192, 0, 2, 1]), "192.0.2.1"),
+                (b"PROXY UNKNOWN any words\r\n".to_vec(), "127.0.0.1"),
+                (Vec::new(), "127.0.0.1"),
+            ];
+            for (header, expected) in cases {
+                // At once, and in two pieces at any place.
+                for cut in 0..=header.len() {
+                    let (mut client, mut server) = pair().await;
+                    client.set_nodelay(true).unwrap();
+                    let all = [&header[..], b"GET / HTTP/1.1"].concat();
+                    client.write_all(&all[..cut]).await.unwrap();
+                    let task = tokio::spawn(async move {
+                        let found = proxied_peer(&mut server, PEER, Duration::from_secs(10)).await;
+                        (found, server)
+                    });
+                    tokio::task::yield_now().await;
+                    client.write_all(&all[cut..]).await.unwrap();
+                    let (found, mut server) = task.await.unwrap();
+                    assert_eq!(found.unwrap().to_string(), expected, "{} cut at {cut}", header.escape_ascii());
+                    let mut rest = [0; 14];
+                    server.read_exact(&mut rest).await.unwrap();
+                    assert_eq!(&rest, b"GET / HTTP/1.1");
+                }
+            }
+        }
+
+        #[tokio::test]
+        async fn one_that_never_ends_is_given_up() {
+            let (client, mut server) = pair().await;
+            drop(client);
+            assert!(proxied_peer(&mut server, PEER, Duration::from_secs(10)).await.is_err(), "the end of the stream");
+            for begun in [&b"PROX"[..], b"PROXY TCP4 192.0", V2_SIGNATURE, b""] {
+                let (mut client, mut server) = pair().await;
+                client.write_all(begun).await.unwrap();
+                let waited = proxied_peer(&mut server, PEER, Duration::from_millis(30)).await.unwrap_err();
+                assert_eq!(waited.kind(), std::io::ErrorKind::TimedOut, "{}", begun.escape_ascii());
+            }
+        }
+
+        proptest! {
+            #[test]
+            fn any_bytes_are_a_header_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..120), kind in 0..3_u8) {
+                let begin = [&b""[..], b"PROXY ", V2_SIGNATURE][usize::from(kind)];
+                let bytes = [begin, &bytes].concat();
+                if let Some(Ok((length, _))) = header(&bytes) {
+                    prop_assert!(may_be_header(&bytes) && length <= bytes.len());
+                }
+            }
         }
     }
 }

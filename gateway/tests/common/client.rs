@@ -173,6 +173,17 @@ impl Client {
         let _ = self.stream.write_all(bytes).await;
     }
 
+    /// Sends these bytes over and over for this long, or until the node takes no more. `sent` is how many went out so far,
+    /// so that the next call goes on where this one stopped.
+    pub async fn flood(&mut self, bytes: &[u8], sent: &mut usize, time: Duration) {
+        let sending = async {
+            while let Ok(length) = self.stream.write(&bytes[*sent % bytes.len()..]).await {
+                *sent += length;
+            }
+        };
+        let _ = timeout(time, sending).await;
+    }
+
     async fn fill(&mut self) -> bool {
         matches!(self.stream.read_buf(&mut self.read).await, Ok(length) if length > 0)
     }

@@ -48,6 +48,11 @@ impl Gateway {
         line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0)
     }
 
+    /// The value of a metric that counts.
+    pub async fn count(&self, series: &str) -> u64 {
+        format!("{:.0}", self.metric(series).await).parse().expect("a count")
+    }
+
     /// Waits until a metric has a value that `wanted` accepts; fails after ten seconds with the last one.
     pub async fn metric_until(&self, series: &str, wanted: impl Fn(f64) -> bool) -> f64 {
         let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);

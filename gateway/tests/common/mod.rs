@@ -2,11 +2,13 @@
 
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses the part it needs")]
 
+pub mod child;
 pub mod client;
 pub mod gateway;
 pub mod http;
 pub mod redis;
 
+pub use child::Process;
 pub use client::{Client, Frame, PATIENCE, frame, token};
 pub use gateway::{Gateway, SECRET};
 pub use serde_json::{Value, json};

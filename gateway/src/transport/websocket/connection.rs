@@ -126,11 +126,11 @@ impl Connection {
                 return Poll::Ready(disconnect.into());
             }
             if was_blocked && !session.is_blocked() {
-                match self.take_partial() {
-                    // What began by it has to be asked after, or nobody is told of its answer.
-                    Ok(()) => continue,
-                    Err(end) => return Poll::Ready(end),
+                if let Err(end) = self.take_partial() {
+                    return Poll::Ready(end);
                 }
+                // What began by this has to be polled, or nobody is told when it is done.
+                continue;
             }
             if let Err(disconnect) = self.keep_time(task) {
                 return Poll::Ready(disconnect.into());
@@ -238,6 +238,7 @@ impl Connection {
 
     /// Ends the session, and says the last words if there is somebody to hear them.
     fn finish(&mut self, end: End) {
+        let slow = matches!(&end, End::Close(disconnect) if *disconnect == Disconnect::SLOW);
         let (last, code, reason, client_closed) = match end {
             End::Gone => (Vec::new(), "gone".to_owned(), "the connection broke".into(), true),
             End::ByClient(code) => {
@@ -266,6 +267,9 @@ impl Connection {
         }
         let until = Instant::now() + self.write_timeout;
         if let Phase::Open(session) = std::mem::replace(&mut self.phase, Phase::Flushing { client_closed }) {
+            if slow {
+                session.count_overflow();
+            }
             session.close(&code, &reason);
         }
         self.partial = Vec::new();

@@ -237,3 +237,211 @@ fn not_utf8() -> Disconnect {
 fn too_big(limit: usize) -> Disconnect {
     Disconnect { code: TOO_BIG, reason: format!("messages may have {limit} bytes").into() }
 }
+
+#[cfg(test)]
+mod tests {
+    //! The reader against a writer of its own, at any split of the bytes and over bytes that are anything.
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What was said, without the bytes it lay in.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    enum Said {
+        Message(Vec<u8>),
+        Ping(Vec<u8>),
+        Pong,
+        Close(Option<u16>),
+    }
+
+    impl From<Event<'_>> for Said {
+        fn from(event: Event<'_>) -> Self {
+            match event {
+                Event::Message(message) => Self::Message(message.to_vec()),
+                Event::Ping(payload) => Self::Ping(payload.to_vec()),
+                Event::Pong => Self::Pong,
+                Event::Close(code) => Self::Close(code),
+            }
+        }
+    }
+
+    /// What a client says: a message in one or several frames, or something between.
+    #[derive(Clone, Debug)]
+    enum Speech {
+        Text(String, Vec<usize>),
+        Binary(Vec<u8>, Vec<usize>),
+        Ping(Vec<u8>),
+        Pong(Vec<u8>),
+    }
+
+    fn speech() -> impl Strategy<Value = Speech> {
+        let cuts = || proptest::collection::vec(0..400_usize, 0..4);
+        let bytes = |most: usize| proptest::collection::vec(any::<u8>(), 0..most);
+        prop_oneof![
+            ("\\PC{0,100}", cuts()).prop_map(|(text, cuts)| Speech::Text(text, cuts)),
+            (bytes(400), cuts()).prop_map(|(bytes, cuts)| Speech::Binary(bytes, cuts)),
+            (proptest::collection::vec(any::<u8>(), 65_530..65_540), cuts())
+                .prop_map(|(bytes, cuts)| Speech::Binary(bytes, cuts)),
+            bytes(126).prop_map(Speech::Ping),
+            bytes(126).prop_map(Speech::Pong),
+        ]
+    }
+
+    fn put(first: u8, payload: &[u8], mask: [u8; 4], out: &mut Vec<u8>) {
+        let begin = out.len();
+        out.push(first);
+        match payload.len() {
+            short @ 0..126 => out.push(0x80 | u8::try_from(short).unwrap()),
+            medium @ 126..0x1_0000 => {
+                out.push(0xFE);
+                out.extend(u16::try_from(medium).unwrap().to_be_bytes());
+            }
+            long => {
+                out.push(0xFF);
+                out.extend((long as u64).to_be_bytes());
+            }
+        }
+        out.extend(mask);
+        out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        assert!(out.len() >= begin + 6);
+    }
+
+    /// Writes it, with a ping between its frames, and says what has to come out.
+    fn write(speech: &Speech, mask: [u8; 4], out: &mut Vec<u8>) -> Vec<Said> {
+        let (opcode, payload, cuts) = match speech {
+            Speech::Ping(payload) => {
+                put(0x89, payload, mask, out);
+                return vec![Said::Ping(payload.clone())];
+            }
+            Speech::Pong(payload) => {
+                put(0x8A, payload, mask, out);
+                return vec![Said::Pong];
+            }
+            Speech::Text(text, cuts) => (1, text.as_bytes(), cuts),
+            Speech::Binary(bytes, cuts) => (2, &bytes[..], cuts),
+        };
+        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut % (payload.len() + 1)).collect();
+        cuts.sort_unstable();
+        let (mut begin, mut first) = (0, opcode);
+        let mut said = Vec::new();
+        for cut in cuts {
+            put(first, &payload[begin..cut], mask, out);
+            put(0x89, b"between", mask, out);
+            said.push(Said::Ping(b"between".to_vec()));
+            (begin, first) = (cut, 0);
+        }
+        put(0x80 | first, &payload[begin..], mask, out);
+        said.push(Said::Message(payload.to_vec()));
+        said
+    }
+
+    /// Reads as a connection does: pieces come one after the other, and what is not whole is kept.
+    fn read(limit: usize, bytes: &[u8], splits: &[usize]) -> Result<Vec<Said>, Disconnect> {
+        let mut splits: Vec<_> = splits.iter().map(|split| split % (bytes.len() + 1)).chain([bytes.len()]).collect();
+        splits.sort_unstable();
+        let mut reader = Reader::new(limit);
+        let (mut kept, mut begin, mut said) = (Vec::new(), 0, Vec::new());
+        for split in splits {
+            kept.extend_from_slice(&bytes[begin..split]);
+            begin = split;
+            while let Some((size, event)) = reader.read(&mut kept)? {
+                said.extend(event.map(Said::from));
+                reader.forget_message();
+                kept.drain(..size);
+            }
+        }
+        Ok(said)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_at_any_split(
+            speeches in proptest::collection::vec(speech(), 0..6),
+            splits in proptest::collection::vec(any::<usize>(), 0..8),
+            mask in any::<[u8; 4]>(),
+        ) {
+            let mut bytes = Vec::new();
+            let expected: Vec<_> = speeches.iter().flat_map(|speech| write(speech, mask, &mut bytes)).collect();
+            prop_assert_eq!(read(70_000, &bytes, &splits), Ok(expected));
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300),
+            splits in proptest::collection::vec(any::<usize>(), 0..8),
+        ) {
+            if let Err(close) = read(200, &bytes, &splits) {
+                prop_assert!(matches!(close.code, 1002 | 1007 | 1009));
+            }
+        }
+
+        /// Frames that are nearly right go further into the reader than noise does.
+        #[test]
+        fn frames_with_one_byte_changed_are_read_or_refused(
+            speeches in proptest::collection::vec(speech(), 1..4),
+            place in any::<usize>(),
+            byte in any::<u8>(),
+        ) {
+            let mut bytes = Vec::new();
+            for speech in &speeches {
+                write(speech, [1, 2, 3, 4], &mut bytes);
+            }
+            let place = place % bytes.len();
+            bytes[place] = byte;
+            if let Err(close) = read(70_000, &bytes, &[]) {
+                prop_assert!(matches!(close.code, 1002 | 1007 | 1009));
+            }
+        }
+
+        /// However a text is cut, it is refused exactly if it is not UTF-8.
+        #[test]
+        fn text_is_utf8_however_it_is_cut(
+            text in prop_oneof![
+                "\\PC{0,20}".prop_map(String::into_bytes),
+                proptest::collection::vec(prop_oneof![0x20..0x7F_u8, 0x80..=0xFF_u8], 0..12),
+            ],
+            cuts in proptest::collection::vec(0..100_usize, 0..5),
+        ) {
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut % (text.len() + 1)).collect();
+            cuts.sort_unstable();
+            let (mut bytes, mut begin, mut first) = (Vec::new(), 0, 1);
+            for cut in cuts {
+                put(first, &text[begin..cut], [9, 8, 7, 6], &mut bytes);
+                (begin, first) = (cut, 0);
+            }
+            put(0x80 | first, &text[begin..], [9, 8, 7, 6], &mut bytes);
+            let expected = match std::str::from_utf8(&text) {
+                Ok(_) => Ok(vec![Said::Message(text)]),
+                Err(_) => Err(1007),
+            };
+            prop_assert_eq!(read(1000, &bytes, &[]).map_err(|close| close.code), expected);
+        }
+
+        /// A message is refused by the header that takes it past the limit, before any of its payload is there.
+        #[test]
+        fn the_limit_is_judged_by_headers(before in 0..200_usize, length in 0..400_usize) {
+            let mut bytes = Vec::new();
+            put(0x02, &vec![0; before], [0; 4], &mut bytes);
+            let begin = bytes.len();
+            put(0x80, &vec![0; length], [0; 4], &mut bytes);
+            let header = begin + if length < 126 { 2 } else { 4 };
+            let code = read(300, &bytes[..header], &[]).map_err(|close| close.code);
+            prop_assert_eq!(code, if before + length > 300 { Err(1009) } else { Ok(vec![]) });
+        }
+    }
+
+    #[test]
+    fn memory_of_fragments_is_given_back_with_the_message() {
+        let mut reader = Reader::new(100);
+        let mut bytes = Vec::new();
+        put(0x01, b"one ", [5; 4], &mut bytes);
+        put(0x80, b"two", [6; 4], &mut bytes);
+        let first = reader.read(&mut bytes).unwrap().unwrap().0;
+        assert!(reader.fragments.is_some());
+        let (_, event) = reader.read(&mut bytes[first..]).unwrap().unwrap();
+        assert_eq!(event, Some(Event::Message(b"one two")));
+        reader.forget_message();
+        assert!(reader.fragments.is_none());
+    }
+}

@@ -1,0 +1,87 @@
+//! A node of the tests in a process of its own, so that its memory and its log are its alone. Ends with the value.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+};
+
+use serde_json::Value;
+
+use super::gateway::SECRET;
+
+/// A running process.
+pub struct Process {
+    /// Where clients connect.
+    pub clients: SocketAddr,
+    /// Where metrics and health are.
+    pub internal: SocketAddr,
+    child: Child,
+    log: Arc<Mutex<String>>,
+}
+
+impl Process {
+    /// Starts the binary on ports of its own with open rooms, [`SECRET`] as its key, and these settings by their names.
+    pub fn start(settings: &[(&str, &str)]) -> Self {
+        let usual = [
+            ("listen", "127.0.0.1:0"),
+            ("internal_listen", "127.0.0.1:0"),
+            ("auth.hmac_secret", SECRET),
+            ("rooms.allow_subscribe_for_client", "true"),
+            ("rooms.allow_publish_for_subscriber", "true"),
+        ];
+        let environment =
+            usual.iter().chain(settings).map(|(name, value)| (format!("ROOMCAST_{}", name.replace('.', "_")), value));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_roomcast"))
+            .env_clear()
+            .envs(environment.map(|(name, value)| (name.to_uppercase(), value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("it is piped"));
+        let mut log = String::new();
+        let said = loop {
+            let begin = log.len();
+            assert!(lines.read_line(&mut log).expect("a log of text") > 0, "the node does not start: {log}");
+            let line: Value = serde_json::from_str(&log[begin..]).unwrap_or_default();
+            if line["message"] == "listening" {
+                break line;
+            }
+        };
+        let address = |name: &str| said[name].as_str().and_then(|text| text.parse().ok()).expect("an address");
+        let log = Arc::new(Mutex::new(log));
+        let sink = log.clone();
+        thread::spawn(move || {
+            let mut line = String::new();
+            while lines.by_ref().read_line(&mut line).is_ok_and(|length| length > 0) {
+                sink.lock().expect("nobody panics with it").push_str(&line);
+                line.clear();
+            }
+        });
+        Self { clients: address("clients"), internal: address("internal"), child, log }
+    }
+
+    /// Everything it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("nobody panics with it").clone()
+    }
+
+    /// Bytes of memory it holds at present.
+    pub fn resident(&self) -> usize {
+        let path = format!("/proc/{}/status", self.child.id());
+        let status = std::fs::read_to_string(path).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line of proc(5)");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

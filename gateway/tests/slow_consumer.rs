@@ -1,0 +1,194 @@
+//! Clients that read slowly or never: they cost their bound and no more, are told why they are closed in whole frames, and
+//! nobody else in the room notices.
+
+#![expect(clippy::unwrap_used, reason = "a test whose setting up fails has failed")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Client, Gateway, PATIENCE, Process, frame, json, token};
+use tokio::{
+    net::TcpSocket,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+const OVERFLOWS: &str = "roomcast_queue_overflows_total";
+const SLOW: &str = r#"roomcast_closes_total{code="3008"}"#;
+
+/// A small queue, and time enough to read the last words.
+const SETTINGS: &str =
+    "client.queue_max_size = \"64KB\"\nclient.send_buffer = \"16KB\"\nwebsocket.write_timeout = \"20s\"\n";
+
+/// A client whose kernel takes in little before it is read.
+async fn narrow(node: &Gateway) -> Client {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let stream = socket.connect(node.clients).await.unwrap();
+    let mut client = Client::open_on(stream, "/connection/websocket", &[]).await;
+    let reply = client.ask(json!({"connect": {"token": token(&json!({"sub": "slow"}))}})).await;
+    assert!(reply["connect"].is_object(), "{reply}");
+    client
+}
+
+/// Publishes numbers from 0 until the node has closed somebody as slow, and `least` of them; says how many.
+async fn publish_until_closed(node: &Gateway, room: &str, least: usize, filler: &str) -> usize {
+    let deadline = Instant::now() + PATIENCE;
+    let mut count = 0;
+    while count < least || node.count(SLOW).await == 0 {
+        for _ in 0..50 {
+            node.publish(room, &json!({"number": count, "filler": filler})).await;
+            count += 1;
+        }
+        assert!(Instant::now() < deadline, "nobody is closed after {count}");
+    }
+    count
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_a_thousand_that_never_reads_is_closed_and_nobody_else_notices() {
+    const OTHERS: usize = 999;
+    let node = Gateway::open(SETTINGS);
+    let mut slow = narrow(&node).await;
+    slow.subscribe("room").await;
+    let mut joining = JoinSet::new();
+    for number in 0..OTHERS {
+        let address = node.clients;
+        joining.spawn(async move { Client::subscribed(address, &format!("user{number}"), "room").await });
+    }
+    let others = joining.join_all().await;
+    let (stop, stopped) = tokio::sync::watch::channel(usize::MAX);
+    let mut listening = JoinSet::new();
+    for mut client in others {
+        let mut stopped = stopped.clone();
+        listening.spawn(async move {
+            let mut heard = 0;
+            while heard < *stopped.borrow() {
+                tokio::select! {
+                    data = client.hear("room") => {
+                        assert_eq!(data["number"], heard, "in order, and every one");
+                        heard += 1;
+                    }
+                    _ = stopped.changed() => {}
+                }
+            }
+            (client, heard)
+        });
+    }
+    let count = publish_until_closed(&node, "room", 60, &"x".repeat(2000)).await;
+    stop.send(count).unwrap();
+    let all = timeout(Duration::from_secs(30), listening.join_all()).await.expect("everybody hears everything");
+    assert!(all.iter().all(|(_, heard)| *heard == count));
+    assert_eq!((node.count(OVERFLOWS).await, node.count("roomcast_connections").await), (1, 1000));
+
+    let (mut heard, code) = (0, 3008);
+    let end = loop {
+        let frame = slow.frame().await.expect("a close frame");
+        if frame.opcode == 8 {
+            break frame.payload;
+        }
+        let message: common::Value = serde_json::from_slice(&frame.payload).expect("whole frames only");
+        assert_eq!(message["push"]["pub"]["data"]["number"], heard);
+        heard += 1;
+    };
+    assert_eq!(end, [&u16::to_be_bytes(code)[..], b"slow"].concat());
+    assert!(heard < count, "it did miss something");
+    drop((slow, all));
+    node.stop().await;
+}
+
+/// Frames larger than what the socket takes at once: the queue is given up in the middle of one, which is told to its end.
+#[tokio::test]
+async fn a_frame_that_began_is_finished_before_the_close_frame() {
+    for size in [10_000, 20_000, 40_000, 60_000] {
+        let node = Gateway::open(SETTINGS);
+        let mut slow = narrow(&node).await;
+        slow.subscribe("room").await;
+        publish_until_closed(&node, "room", 1, &"x".repeat(size)).await;
+        let mut heard = 0;
+        let code = loop {
+            let frame = slow.frame().await.expect("a close frame");
+            if frame.opcode == 8 {
+                break frame.payload;
+            }
+            let message: common::Value = serde_json::from_slice(&frame.payload).expect("whole frames only");
+            assert_eq!(message["push"]["pub"]["data"]["number"], heard, "frames of {size}");
+            heard += 1;
+        };
+        assert_eq!(code, b"\x0B\xC0slow");
+        assert_eq!(node.count(OVERFLOWS).await, 1);
+        drop(slow);
+        node.stop().await;
+    }
+}
+
+/// Replies wait in the same queue as publications.
+#[tokio::test]
+async fn whoever_asks_and_never_reads_the_answers_is_slow() {
+    let node = Gateway::open(SETTINGS);
+    let mut slow = narrow(&node).await;
+    let mut sent = 0;
+    let commands = frame(0x81, br#"{"id":7,"rpc":{"method":"nothing of the kind"}}"#).repeat(200);
+    let deadline = Instant::now() + PATIENCE;
+    while node.count(OVERFLOWS).await == 0 {
+        assert!(Instant::now() < deadline, "it is never closed");
+        slow.flood(&commands, &mut sent, Duration::from_millis(20)).await;
+    }
+    let mut bytes = 0;
+    loop {
+        let frame = slow.frame().await.expect("a close frame");
+        if frame.opcode == 8 {
+            assert_eq!(frame.payload, b"\x0B\xC0slow");
+            break;
+        }
+        let reply: common::Value =
+            serde_json::from_slice(frame.payload.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
+        assert_eq!(reply["error"]["code"], 108);
+        bytes += frame.payload.len();
+    }
+    assert!(bytes < 400_000, "{bytes} bytes of replies were kept for it");
+    drop(slow);
+    node.stop().await;
+}
+
+/// A hundred that never read, in a process of its own: what they cost before they are closed is queue and send buffer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_never_read_cost_their_bound_at_most() {
+    const COUNT: usize = 100;
+    const BOUND: usize = (64 + 2 * 16) << 10;
+    let node = Process::start(&[
+        ("client.queue_max_size", "64KB"),
+        ("client.send_buffer", "16KB"),
+        ("websocket.write_timeout", "1s"),
+        ("api.key", "test-api-key"),
+    ]);
+    let mut slow = Vec::new();
+    for number in 0..COUNT {
+        // Rooms of their own, so that no two queues share their bytes.
+        slow.push(Client::subscribed(node.clients, "slow", &format!("room{number}")).await);
+    }
+    let mut witness = Client::subscribed(node.clients, "witness", "quiet").await;
+    let before = node.resident();
+    let mut most = before;
+    let filler = "x".repeat(4000);
+    for round in 0..2000 {
+        for number in 0..COUNT {
+            let body = json!({"channel": format!("room{number}"), "data": filler}).to_string();
+            let headers = [("x-api-key", "test-api-key"), ("content-type", "application/json")];
+            let (status, _) =
+                common::http::request(node.internal, "POST", "/api/publish", &headers, body.as_bytes()).await;
+            assert_eq!(status, 200);
+        }
+        most = most.max(node.resident());
+        let (_, page) = common::http::request(node.internal, "GET", "/metrics", &[], b"").await;
+        if page.lines().any(|line| line == format!("{OVERFLOWS} {COUNT}")) {
+            println!("{} KiB each at the most, closed in round {round}", (most - before) / COUNT / 1024);
+            break;
+        }
+        assert!(round < 1999, "they are never closed");
+    }
+    assert!(most - before < COUNT * BOUND + (16 << 20), "{} KiB each", (most - before) / COUNT / 1024);
+    witness.publish("quiet", &json!(1)).await;
+    drop(slow);
+}
