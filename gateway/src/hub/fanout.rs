@@ -74,7 +74,8 @@ async fn job_from(mut batch: Vec<Publication>, room: Arc<Room>, jobs: Arc<Jobs>)
 /// last of them.
 async fn turn(batch: Vec<Publication>, room: &Arc<Room>, jobs: &Arc<Jobs>) {
     let joined = Arc::new(Joined::new(room.name().clone(), batch));
-    let segments = room.snapshot();
+    let mut segments = room.snapshot();
+    segments.retain(|seats| !seats.is_empty());
     if let [seats] = &segments[..] {
         return hand_out(&joined, seats, jobs);
     }

@@ -278,6 +278,8 @@ impl State {
                 *slice = IoSlice::new(bytes);
             }
             match socket.try_write(&slices[..count]) {
+                // A sink that takes nothing without saying so is asked again when it is ready, not in a circle.
+                Ok(0) => return Ok(()),
                 Ok(taken) => self.advance(taken),
                 Err(error) if is_passing(&error) => return Ok(()),
                 Err(error) => {
