@@ -490,13 +490,18 @@ fn a_url_that_is_not_understood_is_refused_without_showing_it() {
     assert!(matches!(refused.err(), Some(ConfigError::Authority(_))));
 }
 
-/// Keeps the log of a test.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+thread_local! {
+    /// What was logged on this thread.
+    static LOG: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+/// Keeps the log of each thread apart. One collector serves the whole process: one for each test would have to tell every
+/// place that logs, while other tests are just there.
+struct Log;
 
 impl std::io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        LOG.with_borrow_mut(|log| log.extend_from_slice(bytes));
         Ok(bytes.len())
     }
 
@@ -506,8 +511,15 @@ impl std::io::Write for Log {
 }
 
 impl Log {
-    fn lines(&self) -> Vec<String> {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap().lines().map(str::to_owned).collect()
+    fn start() {
+        static STARTED: std::sync::Once = std::sync::Once::new();
+        let level = tracing::Level::TRACE;
+        STARTED.call_once(|| tracing_subscriber::fmt().with_max_level(level).with_writer(|| Log).init());
+        LOG.take();
+    }
+
+    fn lines() -> Vec<String> {
+        LOG.with_borrow(|log| String::from_utf8(log.clone()).unwrap().lines().map(str::to_owned).collect())
     }
 }
 
@@ -517,22 +529,18 @@ async fn a_wrong_or_missing_password_is_said_once_and_heals() {
     for (login, healing) in [("//", ""), ("//:hunter3@", "hunter3")] {
         let server = RedisServer::start_with(&["--requirepass", "hunter2"]);
         let url = server.url().replace("//", login);
-        let log = Log::default();
-        let writer = log.clone();
-        let level = tracing::Level::TRACE;
-        let collector = tracing_subscriber::fmt().with_max_level(level).with_writer(move || writer.clone()).finish();
-        let _guard = tracing::subscriber::set_default(collector);
+        Log::start();
         let node = Node::with(&options(url));
         assert_eq!(node.publish("a", "x").await, Err(BrokerError::Timeout(IO_TIMEOUT)));
         assert_eq!(node.broker.health(), Health::Starting);
-        until("several attempts", || log.lines().iter().filter(|line| line.contains("still not")).count() > 4).await;
-        let warnings: Vec<_> = log.lines().into_iter().filter(|line| line.contains("WARN")).collect();
+        until("several attempts", || Log::lines().iter().filter(|line| line.contains("still not")).count() > 4).await;
+        let warnings: Vec<_> = Log::lines().into_iter().filter(|line| line.contains("WARN")).collect();
         assert_eq!(warnings.len(), 2, "one for each connection: {warnings:#?}");
         let said = |line: &String| line.contains("NOAUTH") || line.contains("WRONGPASS") || line.contains("Authentic");
         assert!(warnings.iter().all(said), "{warnings:#?}");
         server.commands(&[&["AUTH", "hunter2"], &["CONFIG", "SET", "requirepass", healing]]);
         node.until_hearing().await;
-        assert!(log.lines().iter().all(|line| !line.contains("hunter")), "a password is in the log");
+        assert!(Log::lines().iter().all(|line| !line.contains("hunter")), "a password is in the log");
         node.stop().await;
     }
 }
