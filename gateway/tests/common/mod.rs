@@ -7,6 +7,6 @@ pub mod gateway;
 pub mod http;
 pub mod redis;
 
-pub use client::{Client, Frame, PATIENCE, frame, token};
+pub use client::{Client, Frame, PATIENCE, frame, from_protobuf, to_protobuf, token};
 pub use gateway::{Gateway, SECRET};
 pub use serde_json::{Value, json};
