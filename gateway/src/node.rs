@@ -91,6 +91,11 @@ impl Node {
         self.broker.publish(room, publication)
     }
 
+    /// Waits until what was published, and answered, before this call has reached the rooms of this node.
+    pub fn caught_up(&self) -> Answer<()> {
+        self.broker.caught_up()
+    }
+
     /// Has the room heard on this node. The answer is known at once where it is heard already; else when the broker has
     /// confirmed it. A caller that gives up, or is refused, leaves no trace.
     pub fn join(self: &Arc<Self>, name: &str) -> Answer<Hold> {

@@ -11,7 +11,7 @@ use roomcast_shared::{
     },
     publication::Publication,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Answer, Api, Outcome, read};
@@ -24,8 +24,8 @@ pub(super) struct PublishRequest<'a> {
     channel: String,
     #[serde(default)]
     channels: Vec<String>,
-    /// Payload, any JSON.
-    #[serde(borrow)]
+    /// Payload, any JSON; `null` too is one.
+    #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
     /// Payload of any bytes in base64, for rooms in which only Protobuf clients listen; stands before `data`.
     #[serde(default)]
@@ -115,4 +115,8 @@ impl PublishRequest<'_> {
         let data = self.data.ok_or(ErrorCode::BAD_REQUEST)?.get().as_bytes();
         if is_deeper_than(MAX_DEPTH, data) { Err(ErrorCode::BAD_REQUEST) } else { Ok(Bytes::copy_from_slice(data)) }
     }
+}
+
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }

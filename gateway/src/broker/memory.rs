@@ -64,6 +64,10 @@ impl PubSub for MemoryBroker {
         self.rooms.write().remove(room);
     }
 
+    fn caught_up(&self) -> Answer<()> {
+        Answer::Now(Ok(()))
+    }
+
     fn health(&self) -> Health {
         Health::Hearing
     }

@@ -25,6 +25,10 @@ pub trait PubSub: Send + Sync + 'static {
     /// Ends what [`PubSub::subscribe`] began; those who still wait for it are answered with [`BrokerError::Cancelled`].
     fn unsubscribe(&self, room: &str);
 
+    /// Waits until publications that were answered before this call, and are heard here, have been handed to the hub of this
+    /// node. Known at once where that is so in any case; a connection that is lost meanwhile ends the wait.
+    fn caught_up(&self) -> Answer<()>;
+
     /// Whether every subscribed room is heard at present.
     fn health(&self) -> Health;
 }

@@ -95,6 +95,8 @@ enum Stage {
 struct Subscription {
     hold: Hold,
     seat: SeatId,
+    /// The client said something here, and may be on its way out before it has heard it.
+    spoke: bool,
     /// What a token says of the client in this room.
     info: Option<Box<bytes::Bytes>>,
 }
@@ -349,6 +351,7 @@ impl Session {
             Done::Connected { id, rooms, expiry } => self.connected(id, rooms, expiry, replies),
             Done::Subscribed { id, hold } => self.subscribed(id, hold, replies),
             Done::Published { id, result } => self.published(id, &result, replies),
+            Done::CaughtUp { id, room } => self.leave(id, &room, replies),
         }
         .map(|_| ())
     }
@@ -372,7 +375,7 @@ impl Session {
                 None => false,
                 // Publications keep their order on their own; nothing else may overtake.
                 Some(Busy::Publishing) => !publishes,
-                Some(Busy::Subscribing) => true,
+                Some(Busy::Subscribing | Busy::Leaving) => true,
             }
     }
 

@@ -19,6 +19,8 @@ pub(super) enum Done {
     Subscribed { id: u32, hold: Result<Hold, BrokerError> },
     /// A publication was taken, or is not known to be.
     Published { id: u32, result: Result<(), BrokerError> },
+    /// What the client said in a room it leaves has come back, or never will.
+    CaughtUp { id: u32, room: String },
 }
 
 /// What a session is doing in a room just now.
@@ -26,6 +28,7 @@ pub(super) enum Done {
 pub(super) enum Busy {
     Subscribing,
     Publishing,
+    Leaving,
 }
 
 /// The commands that wait, and the rooms they concern.

@@ -32,6 +32,9 @@ impl Session {
             return self.refused(id, "publish", code, replies);
         }
         let publication = Publication { data: request.data, info: self.info_in(&room), ..Publication::default() };
+        if let Some(place) = self.place_of(&room) {
+            self.subscriptions[place].spoke = true;
+        }
         match self.context.node.publish(&room, publication) {
             Answer::Now(result) => self.published(id, &result, replies),
             Answer::Later(publishing) => {

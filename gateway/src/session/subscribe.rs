@@ -79,6 +79,6 @@ impl Session {
         if self.subscriptions.is_empty() {
             self.subscriptions.reserve_exact(1);
         }
-        self.subscriptions.push(Subscription { hold, seat, info });
+        self.subscriptions.push(Subscription { hold, seat, spoke: false, info });
     }
 }

@@ -3,6 +3,7 @@
 use std::{fmt::Write, net::SocketAddr, time::Duration};
 
 use jsonwebtoken::{EncodingKey, Header};
+use roomcast_shared::protocol::Encoding;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -140,6 +141,11 @@ impl Client {
         None
     }
 
+    /// The same for a client that goes away with it, so that the node need not wait for its close frame.
+    pub async fn ended(mut self) -> Option<(u16, String)> {
+        self.closed().await
+    }
+
     /// The next frame; nothing when the connection ended.
     pub async fn frame(&mut self) -> Option<Frame> {
         loop {
@@ -209,13 +215,33 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The Protobuf message that says these commands, written in JSON one on a line; nothing where they are no commands.
+pub fn to_protobuf(lines: &str) -> Option<Vec<u8>> {
+    let mut message = Vec::new();
+    for command in Encoding::Json.commands(lines.as_bytes()) {
+        Encoding::Protobuf.encode_command(&command.ok()?, &mut message).expect("any command can be spelt");
+    }
+    Some(message)
+}
+
+/// The one reply in a Protobuf message as the JSON it would have been; its payloads have to be JSON.
+pub fn from_protobuf(message: &[u8]) -> Value {
+    let mut replies = Encoding::Protobuf.replies(message);
+    let reply = replies.next().expect("a message in each frame").expect("a reply can be read");
+    assert!(replies.next().is_none(), "one message in each frame");
+    let mut text = Vec::new();
+    Encoding::Json.encode_reply(&reply, &mut text).expect("the payloads are JSON");
+    serde_json::from_slice(&text).expect("it was written as JSON")
+}
+
 /// A connection token with these claims, signed as the nodes of the tests expect.
 pub fn token(claims: &Value) -> String {
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     jsonwebtoken::encode(&Header::default(), claims, &key).expect("claims can be signed")
 }
 
-fn close(frame: &Frame) -> (u16, String) {
+/// Code and reason of a close frame.
+pub fn close(frame: &Frame) -> (u16, String) {
     match &frame.payload[..] {
         [high, low, reason @ ..] => {
             (u16::from_be_bytes([*high, *low]), String::from_utf8(reason.to_vec()).expect("a reason of UTF-8"))

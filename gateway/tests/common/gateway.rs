@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 /// Secret that the nodes of the tests accept tokens of.
 pub const SECRET: &str = "a-secret-of-the-tests-that-is-long-enough";
 
+const OPEN_ROOMS: &str = "rooms.allow_subscribe_for_client = true\nrooms.allow_publish_for_subscriber = true\n";
+
 /// A running node.
 pub struct Gateway {
     /// Where clients connect.
@@ -26,19 +28,44 @@ impl Gateway {
     /// shutdown; what `settings` says goes before. Tables that these defaults have (`auth`, `api`, `shutdown`) are written as
     /// dotted keys: `auth.audience = "x"`.
     pub fn start(settings: &str) -> Self {
-        let running = app::start(&load(settings)).expect("the node starts");
+        Self::run(app::start(&load(settings)).expect("the node starts"))
+    }
+
+    /// The same with these settings and no others.
+    pub fn start_exactly(settings: &str) -> Self {
+        Self::run(app::start(&load_exactly(settings)).expect("the node starts"))
+    }
+
+    /// As [`Gateway::open`]; nothing where the address is taken meanwhile.
+    pub fn try_open(settings: &str) -> Option<Self> {
+        app::start(&load(&format!("{OPEN_ROOMS}{settings}"))).ok().map(Self::run)
+    }
+
+    fn run(running: Running) -> Self {
         Self { clients: running.clients, internal: running.internal, running }
     }
 
     /// The same with rooms in which clients may subscribe and subscribers publish.
     pub fn open(settings: &str) -> Self {
-        let rules = "rooms.allow_subscribe_for_client = true\nrooms.allow_publish_for_subscriber = true\n";
-        Self::start(&format!("{rules}{settings}"))
+        Self::start(&format!("{OPEN_ROOMS}{settings}"))
     }
 
     /// Stops it as a signal would.
     pub async fn stop(self) {
         self.running.stop().await;
+    }
+
+    /// Waits until the node is ready for clients: it hears its broker.
+    pub async fn ready(&self) {
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+        loop {
+            let (status, why) = self.get("/readyz").await;
+            if status == 200 {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "not ready: {why}");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
     }
 
     /// The value of a metric without labels, or of one series spelt with its labels.
@@ -99,12 +126,12 @@ pub fn load(settings: &str) -> config::Loaded {
         ("shutdown.timeout", "\"10s\""),
     ];
     let said = |name: &str| settings.lines().any(|line| line.starts_with(name));
+    let unsaid = defaults.iter().filter(|(name, _)| !said(name)).map(|(name, value)| format!("{name} = {value}\n"));
+    load_exactly(&(unsaid.collect::<String>() + settings))
+}
+
+fn load_exactly(settings: &str) -> config::Loaded {
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a temporary file");
-    for (name, value) in defaults {
-        if !said(name) {
-            writeln!(file, "{name} = {value}").expect("it is written");
-        }
-    }
     file.write_all(settings.as_bytes()).expect("it is written");
     let sources = Sources { file: Some(file.path().into()), ..Sources::default() };
     config::load(&sources, &[]).unwrap_or_else(|faults| panic!("{faults}"))

@@ -9,6 +9,6 @@ pub mod http;
 pub mod redis;
 
 pub use child::Process;
-pub use client::{Client, Frame, PATIENCE, frame, token};
+pub use client::{Client, Frame, PATIENCE, frame, from_protobuf, to_protobuf, token};
 pub use gateway::{Gateway, SECRET};
 pub use serde_json::{Value, json};

@@ -186,6 +186,11 @@ impl PubSub for RedisBroker {
         self.rooms.unsubscribe(room);
     }
 
+    fn caught_up(&self) -> Answer<()> {
+        let Some(passed) = self.rooms.mark() else { return Answer::Now(Ok(())) };
+        Answer::Later(Box::pin(rooms::confirmation(passed, self.io_timeout)))
+    }
+
     fn health(&self) -> Health {
         self.rooms.health()
     }

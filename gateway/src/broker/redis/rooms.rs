@@ -18,7 +18,7 @@ use super::{BrokerError, Health};
 /// Names in one `SUBSCRIBE` or `UNSUBSCRIBE` at most.
 pub(super) const MAX_NAMES: usize = 512;
 
-type Outcome = Result<(), BrokerError>;
+pub(super) type Outcome = Result<(), BrokerError>;
 type Waiters = SmallVec<[oneshot::Sender<Outcome>; 1]>;
 
 /// What to send next; each list has at most [`MAX_NAMES`] rooms and may be empty.
@@ -43,6 +43,8 @@ struct State {
     queue: VecDeque<Arc<str>>,
     connected: bool,
     closed: bool,
+    /// Who waits until what Redis has sent by now is read.
+    marks: Vec<oneshot::Sender<Outcome>>,
     /// How many rooms must still be confirmed before every room is heard again.
     restoring: usize,
     health: Health,
@@ -80,6 +82,7 @@ impl Rooms {
             queue: VecDeque::new(),
             connected: false,
             closed: false,
+            marks: Vec::new(),
             restoring: 0,
             health: Health::Starting,
         };
@@ -117,6 +120,24 @@ impl Rooms {
         answer(waiters, &Err(BrokerError::Cancelled));
     }
 
+    /// The receiver tells when everything is read that Redis has sent by now; none where there is no connection.
+    pub(super) fn mark(&self) -> Option<oneshot::Receiver<Outcome>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut state = self.state.lock();
+        if !state.connected || state.closed {
+            return None;
+        }
+        state.marks.push(sender);
+        drop(state);
+        self.wake(true);
+        Some(receiver)
+    }
+
+    /// Those who asked for a mark since the last call. They are told by being answered, or dropped with the connection.
+    pub(super) fn take_marks(&self) -> Vec<oneshot::Sender<Outcome>> {
+        std::mem::take(&mut self.state.lock().marks)
+    }
+
     /// A new connection stands and has no subscription yet: every wanted room must be asked for.
     pub(super) fn connected(&self) {
         let mut state = self.state.lock();
@@ -137,6 +158,7 @@ impl Rooms {
         let mut state = self.state.lock();
         state.connected = false;
         state.queue.clear();
+        state.marks.clear();
         state.rooms.retain(|_, room| room.wanted);
         state.rooms.values_mut().for_each(Room::lose);
         state.restoring = 0;
@@ -149,6 +171,7 @@ impl Rooms {
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
+        state.marks.clear();
         let rooms = std::mem::take(&mut state.rooms);
         drop(state);
         for room in rooms.into_values() {
@@ -289,7 +312,7 @@ impl Room {
     }
 }
 
-fn answer(waiters: impl IntoIterator<Item = oneshot::Sender<Outcome>>, outcome: &Outcome) {
+pub(super) fn answer(waiters: impl IntoIterator<Item = oneshot::Sender<Outcome>>, outcome: &Outcome) {
     for waiter in waiters {
         // A caller that gave up has had its answer: the timeout.
         let _ = waiter.send(outcome.clone());

@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use prometheus::local::{LocalHistogram, LocalIntCounter};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    sync::oneshot,
     time::{sleep, sleep_until, timeout},
 };
 use tracing::{debug, warn};
@@ -23,7 +24,7 @@ use super::{
     keys::Keys,
     outage::Outage,
     resp::{self, Frame, Message, Next},
-    rooms::Rooms,
+    rooms::{self, Outcome, Rooms},
 };
 use crate::{
     hub::{Deliver, Delivered},
@@ -95,8 +96,12 @@ impl Subscriber {
 
 /// What the server owes an answer to, in the order of commands.
 enum Owed {
-    Pong,
-    Confirmations { rooms: VecDeque<Arc<str>>, heard: bool },
+    /// And who waits for all that comes before it.
+    Pong(Vec<oneshot::Sender<Outcome>>),
+    Confirmations {
+        rooms: VecDeque<Arc<str>>,
+        heard: bool,
+    },
 }
 
 /// One connection while it stands.
@@ -254,7 +259,10 @@ impl<'a> Connection<'a> {
                 let rooms = Vec::from(std::mem::take(rooms));
                 self.refused(rooms, reason)?;
             }
-            (Frame::Done | Frame::Error(_), Some(Owed::Pong)) => _ = self.owed.pop_front(),
+            (Frame::Done | Frame::Error(_), Some(Owed::Pong(marks))) => {
+                rooms::answer(std::mem::take(marks), &Ok(()));
+                self.owed.pop_front();
+            }
             (Frame::Error(reason), _) => return Err(Lost::Refused(reason)),
             _ => return Err(Lost::Unasked),
         }
@@ -282,7 +290,7 @@ impl<'a> Connection<'a> {
     /// Sends what is to be sent. While answers to commands are outstanding nothing more is asked, so that what comes
     /// meanwhile goes together, and the server never has more than one batch of confirmations to send.
     async fn ask(&mut self) -> Result<(), Lost> {
-        if self.owed.iter().all(|owed| matches!(owed, Owed::Pong)) {
+        if self.owed.iter().all(|owed| matches!(owed, Owed::Pong(_))) {
             if let Some(rooms) = self.retries.pop() {
                 self.ask_rooms(b"SUBSCRIBE", rooms, true);
             } else {
@@ -291,7 +299,18 @@ impl<'a> Connection<'a> {
                 self.ask_rooms(b"SUBSCRIBE", batch.subscribe, true);
             }
         }
+        if !self.owed.iter().any(|owed| matches!(owed, Owed::Pong(_))) {
+            let marks = self.subscriber.rooms.take_marks();
+            if !marks.is_empty() {
+                self.ping(marks);
+            }
+        }
         self.write().await
+    }
+
+    fn ping(&mut self, marks: Vec<oneshot::Sender<Outcome>>) {
+        self.command(b"PING", &[]);
+        self.owed.push_back(Owed::Pong(marks));
     }
 
     fn ask_rooms(&mut self, verb: &[u8], rooms: Vec<Arc<str>>, heard: bool) {
@@ -336,8 +355,7 @@ impl<'a> Connection<'a> {
         if !self.owed.is_empty() {
             return Err(Lost::Silent(self.subscriber.io_timeout));
         }
-        self.command(b"PING", &[]);
-        self.owed.push_back(Owed::Pong);
+        self.ping(Vec::new());
         Ok(())
     }
 
