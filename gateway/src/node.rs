@@ -287,6 +287,10 @@ mod tests {
             Answer::Later(Box::pin(async { answered.await.unwrap_or(Err(BrokerError::Disconnected)) }))
         }
 
+        fn caught_up(&self) -> Answer<()> {
+            Answer::Now(Ok(()))
+        }
+
         fn unsubscribe(&self, room: &str) {
             self.calls.lock().push(format!("-{room}"));
             self.subscribed.lock().remove(room);

@@ -105,6 +105,10 @@ mod tests {
             Answer::Now(Ok(()))
         }
 
+        fn caught_up(&self) -> Answer<()> {
+            Answer::Now(Ok(()))
+        }
+
         fn unsubscribe(&self, _: &str) {}
 
         fn health(&self) -> Health {
