@@ -64,7 +64,9 @@ impl Clock {
     /// The client is connected: pings begin, spread so that clients that came together are not pinged together.
     pub(super) fn start(&mut self, now: Instant) {
         if !self.interval.is_zero() {
-            self.next_ping = Some(self.on_grid(now + self.interval.mul_f64(rand::rng().random_range(0.5..1.0))));
+            // Beyond half the interval, and early enough that the shared moment after it lies within the interval.
+            let pause = self.interval.mul_f64(rand::rng().random_range(0.5..0.875));
+            self.next_ping = Some(self.moment_after(now + pause));
         }
     }
 
@@ -133,13 +135,13 @@ impl Clock {
             if !paused {
                 return Err(Disconnect::NO_PONG);
             }
-            self.pong_due = Some(self.pong_due_after(now));
+            self.pong_due = Some(self.moment_after(now + self.pong_timeout));
         }
         if self.next_ping.is_none_or(|due| now < due) {
             return Ok(None);
         }
-        self.next_ping = Some(self.on_grid(now + self.interval));
-        let pong_due = self.pong_due_after(now);
+        self.next_ping = Some(self.moment_until(now + self.interval));
+        let pong_due = self.moment_after(now + self.pong_timeout);
         self.pong_due.get_or_insert(pong_due);
         if self.heartbeat == Heartbeat::Protocol {
             self.unanswered = self.unanswered.saturating_add(1);
@@ -147,13 +149,13 @@ impl Clock {
         Ok(Some(self.ping_frame()))
     }
 
-    /// When a ping sent now has to be answered: at the first shared moment after the timeout.
-    fn pong_due_after(&self, now: Instant) -> Instant {
-        self.on_grid(now + self.pong_timeout + self.grid())
+    /// The first shared moment after `at`.
+    fn moment_after(&self, at: Instant) -> Instant {
+        self.moment_until(at) + self.grid()
     }
 
-    /// The shared moment at `at` or the last one before it.
-    fn on_grid(&self, at: Instant) -> Instant {
+    /// The shared moment at `at`, or the last one before it.
+    fn moment_until(&self, at: Instant) -> Instant {
         let beyond = at.saturating_duration_since(*ORIGIN).as_nanos() % self.grid().as_nanos();
         at - Duration::from_nanos(u64::try_from(beyond).unwrap_or(0))
     }

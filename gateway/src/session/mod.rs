@@ -14,8 +14,7 @@ use std::{
 use roomcast_shared::{
     claims::ConnectClaims,
     protocol::{
-        code::{Disconnect, ErrorCode},
-        command::{ChannelRequest, Command},
+        code::Disconnect,
         reply::{EmptyResult, Reply},
     },
 };
@@ -26,6 +25,7 @@ use crate::hub::{Identity, Outbox, SeatId, Wire};
 
 mod connect;
 mod context;
+mod dispatch;
 mod gate;
 mod keepalive;
 mod pending;
@@ -227,133 +227,6 @@ impl Session {
             REPLIES.set(out);
         }
         result
-    }
-
-    fn run_backlog(&mut self, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
-        match self.backlog.take() {
-            Some(rest) => self.run(&rest, replies),
-            None => Ok(()),
-        }
-    }
-
-    fn run(&mut self, frame: &[u8], replies: &mut Replies<'_>) -> Result<(), Disconnect> {
-        let mut commands = self.wire.encoding().commands(frame);
-        loop {
-            let rest = commands.rest();
-            let Some(command) = commands.next() else { return Ok(()) };
-            let command = command.map_err(|error| self.malformed(&error))?;
-            match self.begin(command, replies)? {
-                Step::Done => {}
-                Step::Drop => return Ok(()),
-                Step::Wait => {
-                    self.backlog = Some(rest.into());
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    fn malformed(&self, error: &dyn std::fmt::Display) -> Disconnect {
-        tracing::debug!(address = %self.address, "malformed command: {error}");
-        Disconnect::BAD_REQUEST
-    }
-
-    /// The table of commands.
-    fn begin(&mut self, command: Command, replies: &mut Replies<'_>) -> Result<Step, Disconnect> {
-        let id = command.id;
-        match &self.stage {
-            Stage::Connected(_) if command.connect.is_some() => return Err(self.refuse("a second connect command")),
-            Stage::Connected(_) => {}
-            Stage::Connecting(_) => return Ok(Step::Wait),
-            // The client was told; what it had sent by then is void, and the stale timer ends it.
-            Stage::Refused => return Ok(Step::Drop),
-            Stage::Fresh => {
-                return match command.connect {
-                    Some(request) if id != 0 => self.connect(id, &request, replies),
-                    _ => Err(self.refuse("the first command has to be connect")),
-                };
-            }
-        }
-        if id == 0 && command.send.is_none() {
-            self.clock.pong(Instant::now())?;
-            return Ok(Step::Done);
-        }
-        if let Some(request) = command.subscribe {
-            self.subscribe(id, *request, replies)
-        } else if let Some(request) = command.publish {
-            self.publish(id, *request, replies)
-        } else if let Some(request) = command.unsubscribe {
-            self.unsubscribe(id, &request, replies)
-        } else if let Some(request) = command.refresh {
-            self.refresh(id, &request, replies)
-        } else if let Some(request) = &command.presence {
-            self.not_available(id, "presence", Some(request), replies)
-        } else if let Some(request) = &command.presence_stats {
-            self.not_available(id, "presence_stats", Some(request), replies)
-        } else if let Some(request) = command.history {
-            self.not_available(id, "history", Some(&ChannelRequest { channel: request.channel }), replies)
-        } else if let Some(request) = command.sub_refresh {
-            self.not_available(id, "sub_refresh", Some(&ChannelRequest { channel: request.channel }), replies)
-        } else if command.rpc.is_some() {
-            self.not_available(id, "rpc", None, replies)
-        } else if command.send.is_some() {
-            self.context.commands.count("send", "disconnect");
-            Err(Disconnect::NOT_AVAILABLE)
-        } else {
-            Err(self.refuse("no command this server knows"))
-        }
-    }
-
-    fn refuse(&self, what: &str) -> Disconnect {
-        tracing::debug!(address = %self.address, "bad request: {what}");
-        self.context.commands.count("other", "disconnect");
-        Disconnect::BAD_REQUEST
-    }
-
-    /// A command that no room of this node offers.
-    fn not_available(
-        &mut self,
-        id: u32,
-        method: &'static str,
-        request: Option<&ChannelRequest>,
-        replies: &mut Replies<'_>,
-    ) -> Result<Step, Disconnect> {
-        let code = match request {
-            Some(request) if request.channel.is_empty() => return Err(self.refuse("an empty channel")),
-            Some(request) => self.context.rules_of(&request.channel).err().unwrap_or(ErrorCode::NOT_AVAILABLE),
-            None => ErrorCode::NOT_AVAILABLE,
-        };
-        self.refused(id, method, code, replies)
-    }
-
-    /// Answers a command with an error.
-    fn refused(
-        &self,
-        id: u32,
-        method: &'static str,
-        code: ErrorCode,
-        replies: &mut Replies<'_>,
-    ) -> Result<Step, Disconnect> {
-        self.context.commands.count(method, "error");
-        replies.put(&Reply { id, error: Some(code.into()), ..Reply::default() })?;
-        Ok(Step::Done)
-    }
-
-    fn succeeded(&self, method: &'static str, reply: &Reply, replies: &mut Replies<'_>) -> Result<Step, Disconnect> {
-        self.context.commands.count(method, "ok");
-        replies.put(reply)?;
-        Ok(Step::Done)
-    }
-
-    /// Answers a command that had to wait.
-    fn finish(&mut self, done: Done, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
-        match done {
-            Done::Connected { id, rooms, expiry } => self.connected(id, rooms, expiry, replies),
-            Done::Subscribed { id, hold } => self.subscribed(id, hold, replies),
-            Done::Published { id, result } => self.published(id, &result, replies),
-            Done::CaughtUp { id, room } => self.leave(id, &room, replies),
-        }
-        .map(|_| ())
     }
 
     fn identity(&self) -> Option<&Arc<Identity>> {
