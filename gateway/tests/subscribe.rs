@@ -303,6 +303,32 @@ async fn who_speaks_and_leaves_in_one_frame_hears_itself() {
     }
 }
 
+/// A room of many seats is delivered by a job, which may be under way when somebody leaves.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_room_comes_after_the_answer_to_leaving_it() {
+    let node = Gateway::open("rooms.allow_publish_for_client = true");
+    let listeners = join_all((0..40).map(|_| Client::subscribed(node.clients, "ben", "busy"))).await;
+    let mut speaker = Client::connected(node.clients, "cem").await;
+    let talking = tokio::spawn(async move {
+        loop {
+            speaker.publish("busy", &json!("again")).await;
+        }
+    });
+    let mut client = Client::connected(node.clients, "ann").await;
+    for round in 0..150 {
+        client.subscribe("busy").await;
+        client.hear("busy").await;
+        let left = client.ask(json!({"unsubscribe": {"channel": "busy"}})).await;
+        assert_eq!(left["unsubscribe"], json!({}), "{left}");
+        client.send(r#"{"id":900000,"unsubscribe":{"channel":"other"}}"#).await;
+        let next = client.next().await;
+        assert_eq!(next["id"], 900_000, "round {round}: {next}");
+    }
+    talking.abort();
+    drop((client, listeners));
+    node.stop().await;
+}
+
 /// The code a subscribe is refused with; 0 where it is not.
 async fn refusal(client: &mut Client, room: &str) -> u64 {
     let reply = client.ask(json!({"subscribe": {"channel": room}})).await;

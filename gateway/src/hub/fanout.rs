@@ -36,20 +36,20 @@ fn take_turn(room: &Arc<Room>, jobs: &Arc<Jobs>) {
         return;
     }
     // One turn is the caller's; if others add to it meanwhile, a job goes on, so that no caller is kept for long.
-    if let Some(batch) = room.take_batch(jobs.inbox_limit) {
+    if let Some(batch) = room.take_batch() {
         // The seats are looked at after the batch is taken: it may hold what was said after somebody sat down just now.
         let joined = Joined::new(room.name().clone(), batch);
         for seats in &room.snapshot() {
             hand_out(&joined, seats, jobs);
         }
     }
-    if let Some(batch) = room.take_batch(jobs.inbox_limit) {
+    if let Some(batch) = room.take_batch() {
         jobs.tracker.spawn(job_from(batch, room.clone(), jobs.clone()));
     }
 }
 
 async fn job(room: Arc<Room>, jobs: Arc<Jobs>) {
-    if let Some(batch) = room.take_batch(jobs.inbox_limit) {
+    if let Some(batch) = room.take_batch() {
         job_from(batch, room, jobs).await;
     }
 }
@@ -63,7 +63,7 @@ async fn job_from(mut batch: Vec<Publication>, room: Arc<Room>, jobs: Arc<Jobs>)
         } else {
             tokio::task::yield_now().await;
         }
-        match room.take_batch(jobs.inbox_limit) {
+        match room.take_batch() {
             Some(next) => batch = next,
             None => return,
         }

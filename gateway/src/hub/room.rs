@@ -23,8 +23,8 @@ pub struct Room {
     name: Arc<str>,
     inbox: Mutex<Inbox>,
     seats: Mutex<Segments>,
-    /// Told when the inbox has space again.
-    space: Notify,
+    /// Told when a turn has taken or delivered something.
+    moved: Notify,
 }
 
 /// A subscriber's place: where its publications go, and in which form.
@@ -52,6 +52,10 @@ struct Inbox {
     bytes: usize,
     /// Somebody delivers for this room just now, and only that one does.
     turn: bool,
+    /// How many publications were ever put in, taken out, and handed to every seat.
+    put: u64,
+    taken: u64,
+    handed: u64,
 }
 
 /// What became of a publication put into an inbox.
@@ -64,7 +68,7 @@ pub(super) enum Put {
 
 impl Room {
     pub(super) fn new(name: Arc<str>) -> Self {
-        Self { name, inbox: Mutex::default(), seats: Mutex::default(), space: Notify::new() }
+        Self { name, inbox: Mutex::default(), seats: Mutex::default(), moved: Notify::new() }
     }
 
     /// Its name.
@@ -118,40 +122,54 @@ impl Room {
         let mut inbox = self.inbox.lock();
         inbox.bytes += cost(&publication);
         inbox.waiting.push(publication);
+        inbox.put += 1;
         let full = inbox.bytes > limit;
         if std::mem::replace(&mut inbox.turn, true) { (Put::Waits, full) } else { (Put::YourTurn, full) }
     }
 
-    /// What the holder of the turn delivers next; nothing, and the turn ends, when the inbox is empty.
-    pub(super) fn take_batch(&self, limit: usize) -> Option<Vec<Publication>> {
+    /// What the holder of the turn delivers next; nothing, and the turn ends, when the inbox is empty. Whoever asks has
+    /// handed what it took before to every seat.
+    pub(super) fn take_batch(&self) -> Option<Vec<Publication>> {
         let mut inbox = self.inbox.lock();
-        if inbox.waiting.is_empty() {
+        inbox.handed = inbox.taken;
+        let batch = if inbox.waiting.is_empty() {
             inbox.turn = false;
-            return None;
-        }
-        let was_full = inbox.bytes > limit;
-        let batch = inbox.take(TURN);
-        let has_space = was_full && inbox.bytes <= limit;
+            None
+        } else {
+            Some(inbox.take(TURN))
+        };
+        inbox.taken += batch.as_ref().map_or(0, Vec::len) as u64;
         drop(inbox);
-        if has_space {
-            self.space.notify_waiters();
-        }
-        Some(batch)
+        self.moved.notify_waiters();
+        batch
     }
 
     /// Waits until the inbox has space.
     pub(super) fn space(self: &Arc<Self>, limit: usize) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let room = self.clone();
-        Box::pin(async move {
-            loop {
-                // Made before the look at the inbox, it is told of a change that comes between the two.
-                let changed = room.space.notified();
-                if room.inbox.lock().bytes <= limit {
-                    return;
-                }
-                changed.await;
+        Box::pin(async move { room.until(|inbox| inbox.bytes <= limit).await })
+    }
+
+    /// Waits until everything that was put in by now has been handed to every seat; nothing where that is so already. A
+    /// seat that was given up before hears nothing more of the room afterwards.
+    pub fn settled(self: &Arc<Self>) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        let by_now = {
+            let inbox = self.inbox.lock();
+            (inbox.handed < inbox.put).then_some(inbox.put)
+        }?;
+        let room = self.clone();
+        Some(Box::pin(async move { room.until(|inbox| inbox.handed >= by_now).await }))
+    }
+
+    async fn until(&self, holds: impl Fn(&Inbox) -> bool) {
+        loop {
+            // Made before the look at the inbox, it is told of a change that comes between the two.
+            let moved = self.moved.notified();
+            if holds(&self.inbox.lock()) {
+                return;
             }
-        })
+            moved.await;
+        }
     }
 }
 
@@ -249,7 +267,7 @@ mod tests {
                 prop_assert_eq!(full, lengths[..=place].iter().map(|length| length + OVERHEAD).sum::<usize>() > 100_000);
             }
             let mut taken = Vec::new();
-            while let Some(batch) = room.take_batch(100_000) {
+            while let Some(batch) = room.take_batch() {
                 prop_assert!(batch.len() == 1 || batch.iter().map(cost).sum::<usize>() <= TURN);
                 taken.extend(batch.iter().map(|publication| publication.data.len()));
             }
@@ -267,7 +285,7 @@ mod tests {
         let waiting: Vec<_> = (0..3).map(|_| tokio::spawn(room.space(LIMIT))).collect();
         tokio::task::yield_now().await;
         assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
-        room.take_batch(LIMIT);
+        room.take_batch();
         for waiting in waiting {
             tokio::time::timeout(Duration::from_secs(10), waiting).await.expect("it is told").unwrap();
         }

@@ -139,6 +139,7 @@ impl Session {
             Done::Subscribed { id, hold } => self.subscribed(id, hold, replies),
             Done::Published { id, result } => self.published(id, &result, replies),
             Done::CaughtUp { id, room } => self.leave(id, &room, replies),
+            Done::Left { id } => self.left(id, replies),
         }
         .map(|_| ())
     }

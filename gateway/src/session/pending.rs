@@ -21,6 +21,8 @@ pub(super) enum Done {
     Published { id: u32, result: Result<(), BrokerError> },
     /// What the client said in a room it leaves has come back, or never will.
     CaughtUp { id: u32, room: String },
+    /// What was on its way to the client from a room it left has arrived.
+    Left { id: u32 },
 }
 
 /// What a session is doing in a room just now.

@@ -3,7 +3,6 @@
 use roomcast_shared::protocol::{code::Disconnect, command::ChannelRequest, reply::Reply};
 
 use super::{Busy, Done, EMPTY, Replies, Session, Step};
-use crate::broker::Answer;
 
 impl Session {
     pub(super) fn unsubscribe(
@@ -18,25 +17,40 @@ impl Session {
         if self.must_wait(&request.channel, false) {
             return Ok(Step::Wait);
         }
-        let spoke = self.place_of(&request.channel).is_some_and(|place| self.subscriptions[place].spoke);
-        if spoke && let Answer::Later(caught_up) = self.context.node.caught_up() {
-            // What the client said was answered, and comes back on another connection: it hears it before it is out.
-            let room = request.channel.clone();
-            let work = async move {
-                let _ = caught_up.await;
-                Done::CaughtUp { id, room }
-            };
-            self.pending().start(&request.channel, Busy::Leaving, work);
-            return Ok(Step::Done);
-        }
-        self.leave(id, &request.channel, replies)
+        let spoke = self.place_of(&request.channel).filter(|place| self.subscriptions[*place].spoke);
+        let Some(place) = spoke else { return self.leave(id, &request.channel, replies) };
+        // What the client said was answered, and comes back on another connection: it hears it before it is out.
+        let (room, caught_up) = (self.subscriptions[place].hold.room().clone(), self.context.node.caught_up());
+        let work = async move {
+            let _ = caught_up.wait().await;
+            if let Some(settled) = room.settled() {
+                settled.await;
+            }
+            Done::CaughtUp { id, room: room.name().to_string() }
+        };
+        self.pending().start(&request.channel, Busy::Leaving, work);
+        Ok(Step::Done)
     }
 
-    pub(super) fn leave(&mut self, id: u32, room: &str, replies: &mut Replies<'_>) -> Result<Step, Disconnect> {
-        if let Some(place) = self.place_of(room) {
-            let subscription = self.subscriptions.swap_remove(place);
-            subscription.hold.stand_up(subscription.seat, &self.outbox);
+    /// Gives the seat up. The answer waits for deliveries that are under way, so that nothing comes after it.
+    pub(super) fn leave(&mut self, id: u32, name: &str, replies: &mut Replies<'_>) -> Result<Step, Disconnect> {
+        let Some(place) = self.place_of(name) else { return self.left(id, replies) };
+        let subscription = self.subscriptions.swap_remove(place);
+        subscription.hold.stand_up(subscription.seat, &self.outbox);
+        match subscription.hold.room().settled() {
+            None => self.left(id, replies),
+            Some(settled) => {
+                let work = async move {
+                    settled.await;
+                    Done::Left { id }
+                };
+                self.pending().start(name, Busy::Leaving, work);
+                Ok(Step::Done)
+            }
         }
+    }
+
+    pub(super) fn left(&self, id: u32, replies: &mut Replies<'_>) -> Result<Step, Disconnect> {
         self.succeeded("unsubscribe", &Reply { id, unsubscribe: EMPTY, ..Reply::default() }, replies)
     }
 }
