@@ -57,7 +57,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// A size such as `128` or `4KB`, for the command line.
 ///
 /// # Errors
-/// See [`bytes`]; or it is over 1 GB.
+/// See [`bytes()`]; or it is over 1 GB.
 pub fn size(text: &str) -> Result<usize, String> {
     let bytes = bytes(text)?;
     if bytes > SIZES[3].1 {
