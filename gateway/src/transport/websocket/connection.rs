@@ -31,6 +31,9 @@ const READ: usize = 64 * 1024;
 /// How long a client has to answer a close frame (RFC 6455, section 7.1.1).
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Reads of one poll at most, so that a client that never stops leaves the thread to others.
+const READS: usize = 4;
+
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
 }
@@ -116,7 +119,7 @@ impl Connection {
         {
             return Poll::Ready(end);
         }
-        loop {
+        for _ in 0..READS {
             if let Err(end) = self.attend(task) {
                 return Poll::Ready(end);
             }
@@ -143,6 +146,8 @@ impl Connection {
                 return Poll::Ready(end);
             }
         }
+        task.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Writes what waits and sees whether the connection was asked to end.
@@ -217,6 +222,16 @@ impl Connection {
 
     /// Takes as many whole frames as the session wants, and says how many bytes they had.
     fn take_frames(&mut self, bytes: &mut [u8]) -> Result<usize, End> {
+        // Pongs to pings that came together leave in one write: a client that only pings must not cost a system call for each.
+        let mut pongs = Vec::new();
+        let taken = self.take_each(bytes, &mut pongs);
+        if !pongs.is_empty() {
+            self.outbox.write(&pongs);
+        }
+        taken
+    }
+
+    fn take_each(&mut self, bytes: &mut [u8], pongs: &mut Vec<u8>) -> Result<usize, End> {
         let mut taken = 0;
         let Phase::Open(session) = &mut self.phase else { return Ok(0) };
         while !session.is_blocked() {
@@ -225,10 +240,17 @@ impl Connection {
             match event {
                 None => {}
                 Some(Event::Message(message)) => {
+                    if !pongs.is_empty() {
+                        self.outbox.write(pongs);
+                        pongs.clear();
+                    }
                     session.receive(message)?;
                     self.reader.forget_message();
                 }
-                Some(Event::Ping(payload)) => self.outbox.write(&frame(Opcode::Pong, payload)),
+                Some(Event::Ping(payload)) => {
+                    put_frame_header(Opcode::Pong, payload.len(), pongs);
+                    pongs.extend_from_slice(payload);
+                }
                 Some(Event::Pong) => session.transport_pong(),
                 Some(Event::Close(code)) => return Err(End::ByClient(code)),
             }
