@@ -18,6 +18,9 @@ const STEP: Duration = Duration::from_millis(10);
 /// Clients are closed at least at this pace, per second, so that a node with few of them is done at once.
 const LEAST_PACE: u32 = 100;
 
+/// Kept of the timeout for ending what the clients leave behind, and at the most a quarter of it.
+const RESERVE: Duration = Duration::from_secs(3);
+
 /// What there is to stop.
 pub struct Stoppable {
     /// Reports the node to balancers.
@@ -56,37 +59,42 @@ impl Stoppable {
 
     /// Closes the clients evenly over the time there is.
     async fn drain(&self, began: Instant) {
-        let clients = self.context.node.hub().sessions.outboxes();
+        let mut clients = self.context.node.hub().sessions.outboxes();
         tracing::info!(connections = clients.len(), over = ?self.limits.drain, "draining");
         let step = per_step(clients.len(), self.limits.drain);
         let mut pace = interval(STEP);
-        for some in clients.chunks(step) {
+        while !clients.is_empty() {
             pace.tick().await;
-            close(some);
+            // Given back step by step: an outbox holds its socket open.
+            close(&clients.split_off(clients.len().saturating_sub(step)));
         }
         // Whoever came in while the others were being closed.
         close(&self.context.node.hub().sessions.outboxes());
         self.connections.close();
-        let left = self.limits.timeout.saturating_sub(began.elapsed());
+        let left = self.left(began).saturating_sub(RESERVE.min(self.limits.timeout / 4));
         if timeout(left, self.connections.wait()).await.is_err() {
-            self.abort().await;
+            self.abort(began).await;
         }
     }
 
-    async fn abort(&self) {
+    /// What is left of the time in which the node has to end.
+    fn left(&self, began: Instant) -> Duration {
+        self.limits.timeout.saturating_sub(began.elapsed())
+    }
+
+    async fn abort(&self, began: Instant) {
         let left = self.context.node.hub().sessions.outboxes();
         tracing::warn!(connections = left.len(), "shutdown.timeout is over: the rest ends without a word");
         for outbox in &left {
             outbox.abort();
         }
-        let _ = timeout(Duration::from_secs(1), self.connections.wait()).await;
+        let _ = timeout(self.left(began) / 2, self.connections.wait()).await;
     }
 
     async fn end(&self, began: Instant) {
         self.serving.cancel();
         self.services.close();
-        let left = self.limits.timeout.saturating_sub(began.elapsed()).max(Duration::from_secs(2));
-        if timeout(left, self.services.wait()).await.is_err() {
+        if timeout(self.left(began), self.services.wait()).await.is_err() {
             tracing::warn!(tasks = self.services.len(), "some tasks did not end in time");
         }
     }

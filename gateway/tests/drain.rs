@@ -229,7 +229,7 @@ async fn the_timeout_ends_whatever_is_left() {
     }
     node.metric_until("roomcast_deliveries_total", |count| count >= 10.0).await;
     let took = stop(node).await.expect("it stops");
-    assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(4), "{took:?}");
+    assert!(took >= Duration::from_millis(700) && took < Duration::from_millis(1500), "{took:?}");
     drop((silent, half_open, stuck));
 }
 

@@ -14,6 +14,9 @@ use super::{
 /// HMAC-SHA-256 keys should be as long as its output (RFC 7518, section 3.2).
 const SECRET_LENGTH: usize = 32;
 
+/// What is left at least of the time to stop when the last client was closed, so that it is told so.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Checks what was read as a whole and completes it.
 pub(super) fn finish(mut loader: Loader, checks: &[Check]) -> Result<Loaded, Faults> {
     let keyed = ["auth.hmac_secret", "auth.hmac_previous_secret", "auth.public_key"]
@@ -92,10 +95,10 @@ fn limits(settings: &Settings) -> Vec<(&'static str, String)> {
     if !client.ping_interval.is_zero() && client.pong_timeout >= client.ping_interval {
         found.push(("client.pong_timeout", "must be shorter than client.ping_interval".to_owned()));
     }
-    if shutdown.timeout < shutdown.delay + shutdown.drain {
+    if shutdown.timeout < shutdown.delay + shutdown.drain + LAST_WORDS {
         found.push((
             "shutdown.timeout",
-            "must be at least as long as shutdown.delay and shutdown.drain together".to_owned(),
+            "must be at least a second longer than shutdown.delay and shutdown.drain together".to_owned(),
         ));
     }
     if redis.prefix.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
