@@ -151,7 +151,7 @@ async fn the_token_of_the_upgrade_request_stands_in() {
 async fn a_bad_token_of_the_upgrade_request_is_answered_before_the_upgrade() {
     let node = Gateway::open("");
     let expired = token(&json!({"sub": "ann", "exp": now() - 60}));
-    for (bad, why) in [("x", "malformed"), (expired.as_str(), "expired")] {
+    for (bad, why) in [("x", "malformed"), (expired.as_str(), "expired"), ("", "malformed")] {
         let bearer = format!("Bearer {bad}");
         let headers = [
             ("connection", "close, Upgrade"),

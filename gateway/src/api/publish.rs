@@ -77,7 +77,8 @@ impl Api {
     }
 
     fn begin(&self, room: &str, publication: Publication) -> Publishing {
-        if room.is_empty() {
+        // A publication that no queue can hold would close everybody who hears it.
+        if room.is_empty() || publication.data.len() >= self.context.settings.client.queue_max_size {
             return Err(ErrorCode::BAD_REQUEST);
         }
         self.context.rules_of(room)?;

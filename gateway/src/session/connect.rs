@@ -86,7 +86,8 @@ impl Session {
         } else if let Some(bearer) = bearer {
             *bearer
         } else {
-            self.without_token(token)?
+            // No token, so that nothing a token must say is asked of it.
+            return Ok((self.without_token(token)?, Expiry(None)));
         };
         if claims.sub.is_empty() && self.context.settings.auth.disallow_anonymous_connection_tokens {
             return Err(Refusal::Close(Disconnect::PERMISSION_DENIED));

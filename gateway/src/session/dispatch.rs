@@ -6,7 +6,6 @@ use roomcast_shared::protocol::{
     command::{ChannelRequest, Command},
     reply::Reply,
 };
-use tokio::time::Instant;
 
 use super::{Done, Replies, Session, Stage, Step};
 
@@ -57,7 +56,7 @@ impl Session {
             }
         }
         if id == 0 && command.send.is_none() {
-            self.clock.pong(Instant::now())?;
+            self.clock.pong()?;
             return Ok(Step::Done);
         }
         if let Some(request) = command.subscribe {

@@ -92,14 +92,14 @@ impl Clock {
     ///
     /// # Errors
     /// No ping was out that could be answered.
-    pub(super) fn pong(&mut self, _now: Instant) -> Result<(), Disconnect> {
+    pub(super) fn pong(&mut self) -> Result<(), Disconnect> {
         self.unanswered = self.unanswered.checked_sub(1).ok_or(Disconnect::BAD_REQUEST)?;
         self.pong_due = None;
         Ok(())
     }
 
     /// The client answered a ping of the transport; one that was not asked for is allowed (RFC 6455, section 5.5.3).
-    pub(super) fn transport_pong(&mut self, _now: Instant) {
+    pub(super) fn transport_pong(&mut self) {
         if self.heartbeat == Heartbeat::Transport {
             self.pong_due = None;
         }

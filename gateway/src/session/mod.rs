@@ -148,14 +148,14 @@ impl Session {
     /// The code with which the connection has to be closed.
     pub fn receive(&mut self, frame: &[u8]) -> Result<(), Disconnect> {
         if self.clock.is_pong(frame) {
-            return self.clock.pong(Instant::now());
+            return self.clock.pong();
         }
         self.answer(|session, replies| session.run(frame, replies))
     }
 
     /// A pong of the transport itself, where that looks after liveness.
     pub fn transport_pong(&mut self) {
-        self.clock.transport_pong(Instant::now());
+        self.clock.transport_pong();
     }
 
     /// Whether a command waits for the answer of another one: what else the client sent must not be read yet.
@@ -209,7 +209,7 @@ impl Session {
     /// Ends the session, which leaves every room and the node. `code` and `reason` say why in the metrics and the log.
     pub fn close(self, code: &str, reason: &str) {
         self.context.metrics.closes.with_label_values(&[code]).inc();
-        let user = self.identity().map(|identity| tracing::field::display(identity.user.clone()));
+        let user = self.identity().map(|identity| tracing::field::debug(identity.user.clone()));
         tracing::debug!(code, reason, client = %self.client, user, address = %self.address, "connection ended");
     }
 

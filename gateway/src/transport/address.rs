@@ -100,6 +100,8 @@ fn header(bytes: &[u8]) -> Option<Result<(usize, Option<IpAddr>), String>> {
     }
     Some(match parsed {
         ppp::HeaderResult::V1(Ok(header)) => Ok((header.header.len(), v1_source(&header.addresses))),
+        // LOCAL: the proxy speaks for itself, and the address in it means nothing.
+        ppp::HeaderResult::V2(Ok(header)) if header.command == ppp::v2::Command::Local => Ok((header.len(), None)),
         ppp::HeaderResult::V2(Ok(header)) => Ok((header.len(), v2_source(&header.addresses))),
         ppp::HeaderResult::V1(Err(error)) => Err(format!("PROXY header: {error}")),
         ppp::HeaderResult::V2(Err(error)) => Err(format!("PROXY header: {error}")),

@@ -76,7 +76,9 @@ pub(super) fn bearer(headers: &HeaderMap, context: &Context) -> Result<Option<Bo
     }
 }
 
+/// The token behind the scheme; empty, and so refused, where nothing readable stands there.
 fn bearer_token(value: &HeaderValue) -> Option<&str> {
-    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    let (scheme, token) = value.as_bytes().split_at_checked("bearer".len())?;
+    let ends = token.first().is_none_or(u8::is_ascii_whitespace);
+    (ends && scheme.eq_ignore_ascii_case(b"bearer")).then(|| std::str::from_utf8(token).unwrap_or("").trim())
 }

@@ -143,6 +143,7 @@ fn refusal(denied: Denied) -> Response {
     response.headers_mut().insert(name, HeaderValue::from_static(value));
     if denied.status == StatusCode::UPGRADE_REQUIRED {
         response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     }
     response
 }
