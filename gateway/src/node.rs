@@ -46,8 +46,8 @@ struct Membership {
     holders: usize,
     /// The broker confirmed it once.
     confirmed: bool,
-    /// It stands in the queue of rooms that may have to be left.
-    leaving: bool,
+    /// How often it stands in the queue of rooms that may have to be left; only the last time counts.
+    leaving: u32,
 }
 
 /// Keeps a room subscribed at the broker while it lives.
@@ -150,8 +150,8 @@ impl Node {
     fn leave_if_empty(&self, name: &Arc<str>) {
         let mut memberships = self.shard(name).lock();
         let Some(membership) = memberships.get_mut(name) else { return };
-        membership.leaving = false;
-        if membership.holders > 0 {
+        membership.leaving -= 1;
+        if membership.holders > 0 || membership.leaving > 0 {
             return;
         }
         memberships.remove(name);
@@ -165,10 +165,10 @@ impl Node {
         let mut memberships = self.shard(name).lock();
         let Some(membership) = memberships.get_mut(name) else { return };
         membership.holders -= 1;
-        if membership.holders > 0 || membership.leaving {
+        if membership.holders > 0 {
             return;
         }
-        membership.leaving = true;
+        membership.leaving += 1;
         drop(memberships);
         self.leaving.lock().push_back((Instant::now() + LEAVE_PAUSE, name.clone()));
         self.left.notify_one();
@@ -213,7 +213,7 @@ fn entry<'a>(memberships: &'a mut Memberships, name: &str, hub: &Hub) -> &'a mut
     if !memberships.contains_key(name) {
         let room = hub.open(name);
         let name = room.name().clone();
-        memberships.insert(name, Membership { room, holders: 0, confirmed: false, leaving: false });
+        memberships.insert(name, Membership { room, holders: 0, confirmed: false, leaving: 0 });
     }
     memberships.get_mut(name).expect("it was put in above")
 }

@@ -184,11 +184,6 @@ impl<S: Sink + ?Sized> Outbox<S> {
             state.phase = Phase::Ended;
         }
     }
-
-    /// Bytes that wait for the socket.
-    pub fn queued(&self) -> usize {
-        self.state.lock().queued
-    }
 }
 
 impl State {
@@ -401,6 +396,13 @@ pub(super) mod tests {
     impl Wake for Bell {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    impl<S: ?Sized> Outbox<S> {
+        /// Bytes that wait for the socket.
+        fn queued(&self) -> usize {
+            self.state.lock().queued
         }
     }
 

@@ -34,7 +34,7 @@ impl Target {
         let info = options.url.as_str().into_connection_info().map_err(|error| ConfigError::Url(error.to_string()))?;
         let tls = match info.addr() {
             ConnectionAddr::TcpTls { insecure: true, .. } => {
-                return Err(ConfigError::Url("#insecure would trust anybody; name the authority instead".to_owned()));
+                return Err(ConfigError::Url("#insecure would trust anybody; take it out".to_owned()));
             }
             ConnectionAddr::TcpTls { .. } => Some(Arc::new(client_config(options.authority_pem.as_deref())?)),
             _ => None,

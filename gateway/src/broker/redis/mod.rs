@@ -174,9 +174,9 @@ impl PubSub for RedisBroker {
     fn subscribe(&self, room: &Arc<str>) -> Answer<()> {
         let begin = Instant::now();
         let Some(receiver) = self.rooms.subscribe(room) else { return Answer::Now(Ok(())) };
-        let (patience, latency) = (self.io_timeout, self.subscribe_latency.clone());
+        let (confirmed, latency) = (rooms::confirmation(receiver, self.io_timeout), self.subscribe_latency.clone());
         Answer::Later(Box::pin(async move {
-            let outcome = rooms::confirmation(receiver, patience).await;
+            let outcome = confirmed.await;
             latency.observe(begin.elapsed().as_secs_f64());
             outcome
         }))

@@ -319,10 +319,17 @@ pub(super) fn answer(waiters: impl IntoIterator<Item = oneshot::Sender<Outcome>>
     }
 }
 
-/// Answers a subscribe when Redis has confirmed it, or with the timeout.
-pub(super) async fn confirmation(receiver: oneshot::Receiver<Outcome>, patience: Duration) -> Outcome {
-    match tokio::time::timeout(patience, receiver).await {
-        Ok(answered) => answered.unwrap_or(Err(BrokerError::Disconnected)),
-        Err(_) => Err(BrokerError::Timeout(patience)),
+/// Answers a subscribe when Redis has confirmed it, or with the timeout. The patience runs from the call, not from the first
+/// poll.
+pub(super) fn confirmation(
+    receiver: oneshot::Receiver<Outcome>,
+    patience: Duration,
+) -> impl Future<Output = Outcome> + Send {
+    let deadline = tokio::time::Instant::now() + patience;
+    async move {
+        match tokio::time::timeout_at(deadline, receiver).await {
+            Ok(answered) => answered.unwrap_or(Err(BrokerError::Disconnected)),
+            Err(_) => Err(BrokerError::Timeout(patience)),
+        }
     }
 }
