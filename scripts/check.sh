@@ -4,6 +4,8 @@
 # installations run beside them. Ends with a table and the line that artifacts/check/summary holds.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+# Tests of a thousand sockets and more: the usual soft limit is 1024.
+ulimit -Sn "$(ulimit -Hn)" 2>/dev/null || true
 
 # What is started in the background does not hear Ctrl-C by itself.
 trap 'trap - TERM; kill 0' INT TERM

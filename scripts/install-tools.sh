@@ -54,3 +54,9 @@ if ! command -v cargo >/dev/null; then
     echo "missing: cargo. Install rustup (https://rustup.rs); it brings the version that rust-toolchain.toml names" >&2
     exit 1
 fi
+
+# Options of its test runner that came with 20.11.
+if ! node -e 'const [major, minor] = process.versions.node.split(".").map(Number); process.exit(major > 20 || (major === 20 && minor >= 11) ? 0 : 1)'; then
+    echo "node $(node --version) is too old: the tests of the SDKs and of the page need 20.11 or later (https://nodejs.org)" >&2
+    exit 1
+fi

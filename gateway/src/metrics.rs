@@ -1,5 +1,5 @@
-//! Every metric series of the node, named once. Handles are resolved at start and passed down, so that counting costs one
-//! atomic addition.
+//! Every metric series of the node, named once. Handles of what is counted often are resolved at start and passed down, so
+//! that counting costs one atomic addition; the ends of connections, refusals and API calls look theirs up.
 
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -55,7 +55,7 @@ pub struct Metrics {
     pub delivery_lag: Histogram,
     /// `roomcast_api_requests_total{method,result}`: server API calls.
     pub api_requests: IntCounterVec,
-    /// `roomcast_draining`: 1 while the node closes its connections before it ends.
+    /// `roomcast_draining`: 1 from the first signal until the node ends.
     pub draining: IntGauge,
 }
 
@@ -91,7 +91,7 @@ impl Metrics {
             broker_latency: histograms(r, "broker_latency_seconds", "Time until the broker answered.", &["operation"]),
             delivery_lag: histogram(r, "delivery_lag_seconds", "Time from publishing to delivery on this node."),
             api_requests: counters(r, "api_requests_total", "Server API calls.", &["method", "result"]),
-            draining: gauge(r, "draining", "1 while the node closes its connections before it ends."),
+            draining: gauge(r, "draining", "1 from the first signal until the node ends."),
             registry,
         }
     }

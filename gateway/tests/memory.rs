@@ -27,6 +27,8 @@ async fn idle(node: &Process, count: usize) -> Vec<Client> {
 
 #[tokio::test]
 async fn an_idle_connection_costs_little_and_gives_it_back() {
+    // A thousand sockets and more: the usual soft limit is 1024.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
     let node = Process::start(&[]);
     // What the first connections make for good: threads, buffers of threads, metrics.
     drop(idle(&node, 200).await);

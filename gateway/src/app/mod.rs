@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
-use axum::Router;
+use axum::{Router, routing::any};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -156,10 +156,10 @@ fn internal_routes(loaded: &Loaded, node: &Stoppable) -> Router {
     let key = loaded.settings.api.key.clone();
     let routes = node.readiness.routes();
     if key.is_some() || loaded.development {
-        routes.merge(Api::new(node.context.clone(), key).routes())
-    } else {
-        routes
+        return routes.merge(Api::new(node.context.clone(), key).routes());
     }
+    let off = "the server API is off: set api.key (ROOMCAST_API_KEY)\n";
+    routes.route("/api/{method}", any(async move || (http::StatusCode::NOT_FOUND, off)))
 }
 
 fn bind(setting: &str, address: SocketAddr, options: &listen::Options) -> anyhow::Result<TcpListener> {

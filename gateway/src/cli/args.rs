@@ -107,7 +107,7 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
 
 fn after_help() -> String {
     let introduction = [
-        "Without any key, secret or settings file the node runs in development mode: on loopback addresses only, with a \
+        "Without any key or secret in its settings the node runs in development mode: on loopback addresses only, with a \
          random secret, open rooms and a page to try it with.",
         "All settings. Each may stand in the file, in its variable, or behind --set; flags go before variables, variables \
          before the file. With _file behind its name (_FILE behind its variable) a setting is read from the file so \

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use redis::IntoConnectionInfo;
+use redis::{ConnectionAddr, IntoConnectionInfo};
 
 use super::value::Scalar;
 
@@ -96,6 +96,9 @@ impl Scalar for RedisUrl {
     fn parse(text: &str) -> Result<Self, String> {
         // What the parser says is not repeated: it may quote the URL, and with it the password.
         match text.into_connection_info() {
+            Ok(info) if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) => {
+                Err("has #insecure, which would trust anybody: take it out".to_owned())
+            }
             Ok(_) => Ok(Self(Secret::new(text))),
             Err(_) => Err("is not a Redis URL: write redis://user:password@host:6379/0, rediss://… for TLS, or \
                            redis+unix:///path/to/socket. Characters such as @ or / in a password are written %40, %2F"

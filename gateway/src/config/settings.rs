@@ -20,7 +20,8 @@ section! {
         listen: SocketAddr = "127.0.0.1:8000",
         /// Address for the server API, metrics and health. The same as `listen` makes one listener serve all.
         internal_listen: SocketAddr = "127.0.0.1:9000",
-        /// Name of this node in replies, logs and metrics. Unset: the name of the host and a random suffix.
+        /// Name of this node: in the reply to `connect`, in the API's `info`, and in the log when it starts. Unset: the
+        /// name of the host and a random suffix.
         node_name: String,
         /// Origins of web pages that may connect: `https://example.com`, `https://*.example.com`, or `*` for any. Pages
         /// of the node's own origin and clients that send no origin may always. In development mode: any.
@@ -113,7 +114,8 @@ section! {
         user_connection_limit: u32 = "0",
         /// Commands of one client that may wait for the broker at a time; what follows is read when one is answered.
         pending_commands: u32 = "128",
-        /// No token needed and every command allowed, for trying things out; on loopback addresses only.
+        /// No token needed and every command allowed, for trying things out; on loopback addresses only. Not development
+        /// mode: the page and the server API stay off unless they are set.
         insecure: bool = "false",
     }
 }
@@ -202,7 +204,7 @@ section! {
         delay: Duration = "5s",
         /// Time over which the closing of connections is spread, after the delay.
         drain: Duration = "30s",
-        /// When the node ends whatever is left; at least delay and drain together.
+        /// When the node ends whatever is left; at least a second more than delay and drain together.
         timeout: Duration = "45s",
     }
 }

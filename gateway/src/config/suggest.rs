@@ -5,7 +5,7 @@ pub(super) fn nearest<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str
     let scored = known.into_iter().map(|name| (likeness(unknown, name, separator), name));
     match scored.max_by(|(one, _), (other, _)| one.total_cmp(other)) {
         Some((score, name)) if score >= 0.7 => format!("did you mean {name}?"),
-        Some((_, name)) => format!("the nearest known name is {name}; `roomcast check-config` lists all"),
+        Some((_, name)) => format!("the nearest known name is {name}; `roomcast --help` lists all"),
         None => "no name is known here".to_owned(),
     }
 }

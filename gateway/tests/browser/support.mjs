@@ -31,6 +31,21 @@ async function freePorts(count) {
   return ports;
 }
 
+/** A Redis of its own. */
+export async function startRedis() {
+  const [port] = await freePorts(1);
+  const arguments_ = ["--bind", "127.0.0.1", "--port", `${port}`, "--save", "", "--appendonly", "no"];
+  const child = spawn("redis-server", arguments_, { stdio: "ignore" });
+  return {
+    url: `redis://127.0.0.1:${port}`,
+    async stop() {
+      const ended = once(child, "exit");
+      child.kill();
+      await ended;
+    },
+  };
+}
+
 /** A running node. Without a secret among its settings it is in development mode. */
 export class Gateway {
   #settings;
