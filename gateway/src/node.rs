@@ -46,8 +46,10 @@ struct Membership {
     holders: usize,
     /// The broker confirmed it once.
     confirmed: bool,
-    /// How often it stands in the queue of rooms that may have to be left; only the last time counts.
-    leaving: u32,
+    /// It stands in the queue of rooms that may have to be left.
+    leaving: bool,
+    /// When the last holder left.
+    emptied: Instant,
 }
 
 /// Keeps a room subscribed at the broker while it lives.
@@ -89,6 +91,11 @@ impl Node {
     /// Publishes to everybody in the room on every node.
     pub fn publish(&self, room: &str, publication: Publication) -> Answer<()> {
         self.broker.publish(room, publication)
+    }
+
+    /// How long the broker takes to answer at present.
+    pub fn round_trip(&self) -> Answer<Duration> {
+        self.broker.round_trip()
     }
 
     /// Waits until what was published, and answered, before this call has reached the rooms of this node.
@@ -143,16 +150,22 @@ impl Node {
             }
             let Some((_, name)) = leaving.pop_front() else { return };
             drop(leaving);
-            self.leave_if_empty(&name);
+            self.leave_if_empty(&name, now);
         }
     }
 
-    fn leave_if_empty(&self, name: &Arc<str>) {
+    fn leave_if_empty(&self, name: &Arc<str>, now: Instant) {
         let mut memberships = self.shard(name).lock();
         let Some(membership) = memberships.get_mut(name) else { return };
-        membership.leaving -= 1;
-        if membership.holders > 0 || membership.leaving > 0 {
+        if membership.holders > 0 {
+            membership.leaving = false;
             return;
+        }
+        let due = membership.emptied + LEAVE_PAUSE;
+        if now < due {
+            // Somebody came and left meanwhile: the pause counts from then.
+            drop(memberships);
+            return self.leaving.lock().push_back((due, name.clone()));
         }
         memberships.remove(name);
         // Both under the lock: a session that joins meanwhile finds either the old room, subscribed, or none.
@@ -168,7 +181,10 @@ impl Node {
         if membership.holders > 0 {
             return;
         }
-        membership.leaving += 1;
+        membership.emptied = Instant::now();
+        if std::mem::replace(&mut membership.leaving, true) {
+            return;
+        }
         drop(memberships);
         self.leaving.lock().push_back((Instant::now() + LEAVE_PAUSE, name.clone()));
         self.left.notify_one();
@@ -213,7 +229,8 @@ fn entry<'a>(memberships: &'a mut Memberships, name: &str, hub: &Hub) -> &'a mut
     if !memberships.contains_key(name) {
         let room = hub.open(name);
         let name = room.name().clone();
-        memberships.insert(name, Membership { room, holders: 0, confirmed: false, leaving: 0 });
+        memberships
+            .insert(name, Membership { room, holders: 0, confirmed: false, leaving: false, emptied: Instant::now() });
     }
     memberships.get_mut(name).expect("it was put in above")
 }
@@ -289,6 +306,10 @@ mod tests {
 
         fn caught_up(&self) -> Answer<()> {
             Answer::Now(Ok(()))
+        }
+
+        fn round_trip(&self) -> Answer<Duration> {
+            Answer::Now(Ok(Duration::ZERO))
         }
 
         fn unsubscribe(&self, room: &str) {
