@@ -109,6 +109,10 @@ mod tests {
             Answer::Now(Ok(()))
         }
 
+        fn round_trip(&self) -> Answer<Duration> {
+            Answer::Now(Ok(Duration::ZERO))
+        }
+
         fn unsubscribe(&self, _: &str) {}
 
         fn health(&self) -> Health {

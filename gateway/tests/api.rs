@@ -90,7 +90,7 @@ async fn what_cannot_be_published_is_refused() {
 
 #[tokio::test]
 async fn a_body_has_its_size() {
-    let node = Gateway::open("");
+    let node = Gateway::open("client.queue_max_size = \"8MB\"");
     let body = |length: usize| format!(r#"{{"channel":"a","data":"{}"}}"#, "x".repeat(length));
     assert_eq!(call(&node, "publish", &[], &body(3 << 20)).await, (200, json!({"result": {}})));
     let mut stream = TcpStream::connect(node.internal).await.expect("the node listens");
@@ -138,6 +138,7 @@ async fn info_counts_what_the_node_holds() {
     let uid = info.remove("uid").expect("a uid");
     assert!(uuid::Uuid::parse_str(uid.as_str().expect("text")).is_ok());
     assert!(info.remove("uptime").expect("an uptime").as_u64().expect("whole seconds") < 100);
+    assert!(info.remove("broker_ms").expect("the broker answers").as_f64().expect("milliseconds") < 1000.0);
     let counts = json!({"name": "n1", "version": env!("CARGO_PKG_VERSION"), "num_clients": 3, "num_users": 2,
         "num_channels": 2, "num_subs": 3});
     assert_eq!(found[0], counts);

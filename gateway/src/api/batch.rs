@@ -30,7 +30,7 @@ struct Command<'a> {
 enum Begun {
     Publish(Publishing),
     Broadcast(Outcome<Vec<Publishing>>),
-    Info(InfoResult),
+    Info,
     Unknown,
 }
 
@@ -66,7 +66,7 @@ impl Api {
         match command {
             Command { publish: Some(request), .. } => Begun::Publish(self.begin_publish(request)),
             Command { broadcast: Some(request), .. } => Begun::Broadcast(self.begin_broadcast(request)),
-            Command { info: Some(_), .. } => Begun::Info(self.info()),
+            Command { info: Some(_), .. } => Begun::Info,
             _ => Begun::Unknown,
         }
     }
@@ -76,7 +76,7 @@ impl Api {
             Begun::Publish(call) => ("publish", published(call).await.map(Reply::Publish)),
             Begun::Broadcast(Ok(call)) => ("broadcast", broadcasted(call).await.map(Reply::Broadcast)),
             Begun::Broadcast(Err(error)) => ("broadcast", Err(error)),
-            Begun::Info(info) => ("info", Ok(Reply::Info(info))),
+            Begun::Info => ("info", Ok(Reply::Info(self.info().await))),
             Begun::Unknown => ("unknown", Err(ErrorCode::METHOD_NOT_FOUND)),
         };
         let result = if reply.is_ok() { "ok" } else { "error" };

@@ -98,7 +98,7 @@ async fn call(State(api): State<Arc<Api>>, Path(method): Path<String>, headers: 
     match method.as_str() {
         "publish" => api.answer("publish", api.publish(&body).await, &headers),
         "broadcast" => api.answer("broadcast", api.broadcast(&body).await, &headers),
-        "info" => api.answer("info", Ok(api.info()), &headers),
+        "info" => api.answer("info", Ok(api.info().await), &headers),
         "batch" => match api.batch(&body).await {
             // The replies of a batch stand at the top of the answer.
             Ok(replies) => Json(replies).into_response(),

@@ -1,7 +1,12 @@
 //! What ties nodes together: the contracts a broker keeps, and the values they speak in. A broker hands what arrives to
 //! the hub through one verb and knows no sessions and no sockets.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use roomcast_shared::publication::Publication;
 
@@ -28,6 +33,9 @@ pub trait PubSub: Send + Sync + 'static {
     /// Waits until publications that were answered before this call, and are heard here, have been handed to the hub of this
     /// node. Known at once where that is so in any case; a connection that is lost meanwhile ends the wait.
     fn caught_up(&self) -> Answer<()>;
+
+    /// How long the broker takes to answer at present; asked on a connection of its own, so that nothing waits behind it.
+    fn round_trip(&self) -> Answer<Duration>;
 
     /// Whether every subscribed room is heard at present.
     fn health(&self) -> Health;
@@ -60,7 +68,7 @@ pub enum BrokerError {
     Overloaded(usize),
     /// No answer came in time.
     #[error("the broker did not answer within {0:?}")]
-    Timeout(std::time::Duration),
+    Timeout(Duration),
     /// The connection broke after the call was written: whether it took effect is not known.
     #[error("the connection to the broker broke before it answered")]
     Disconnected,

@@ -123,11 +123,6 @@ impl RedisBroker {
         Ok(broker)
     }
 
-    /// The time of one round trip to Redis at present, on a connection of its own.
-    pub async fn ping(&self) -> Result<Duration, BrokerError> {
-        pool::ping(&self.pool, self.io_timeout).await
-    }
-
     fn subscriber(&self, target: Target, deliver: Arc<dyn Deliver>, metrics: Arc<Metrics>) -> Subscriber {
         Subscriber {
             target,
@@ -189,6 +184,11 @@ impl PubSub for RedisBroker {
     fn caught_up(&self) -> Answer<()> {
         let Some(passed) = self.rooms.mark() else { return Answer::Now(Ok(())) };
         Answer::Later(Box::pin(rooms::confirmation(passed, self.io_timeout)))
+    }
+
+    fn round_trip(&self) -> Answer<Duration> {
+        let (pool, io_timeout) = (self.pool.clone(), self.io_timeout);
+        Answer::Later(Box::pin(async move { pool::ping(&pool, io_timeout).await }))
     }
 
     fn health(&self) -> Health {
