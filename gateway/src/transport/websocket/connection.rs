@@ -19,7 +19,10 @@ use tokio::{
     time::{Duration, Instant, Sleep, sleep_until},
 };
 
-use super::frame::{Event, Reader};
+use super::{
+    end::End,
+    frame::{Event, Reader},
+};
 use crate::{
     hub::{Opcode, Outbox, Sink, put_frame_header},
     session::{Admission, Context, Place, Session},
@@ -71,22 +74,6 @@ enum Phase {
     },
     /// They are written, and the client's close frame or the end of its stream is awaited.
     Lingering,
-}
-
-/// How an open connection ends.
-enum End {
-    /// This side closes.
-    Close(Disconnect),
-    /// The client closed, with this code if it gave one.
-    ByClient(Option<u16>),
-    /// The connection is gone.
-    Gone,
-}
-
-impl From<Disconnect> for End {
-    fn from(disconnect: Disconnect) -> Self {
-        Self::Close(disconnect)
-    }
 }
 
 impl Connection {
@@ -259,33 +246,14 @@ impl Connection {
     }
 
     /// Ends the session, and says the last words if there is somebody to hear them.
-    fn finish(&mut self, end: End) {
-        let slow = matches!(&end, End::Close(disconnect) if *disconnect == Disconnect::SLOW);
-        let (last, code, reason, client_closed) = match end {
-            End::Gone => (Vec::new(), "gone".to_owned(), "the connection broke".into(), true),
-            End::ByClient(code) => {
-                let payload = code.map_or_else(Vec::new, |code| code.to_be_bytes().to_vec());
-                (
-                    frame(Opcode::Close, &payload),
-                    "client".to_owned(),
-                    code.map_or_else(
-                        || "closed by the client".to_owned(),
-                        |code| format!("closed by the client with {code}"),
-                    ),
-                    true,
-                )
-            }
-            End::Close(disconnect) => {
-                let mut payload = disconnect.code.to_be_bytes().to_vec();
-                payload.extend_from_slice(disconnect.reason.as_bytes());
-                (frame(Opcode::Close, &payload), disconnect.code.to_string(), disconnect.reason.into_owned(), false)
-            }
-        };
+    fn finish(&mut self, end: &End) {
+        let slow = matches!(end, End::Close(disconnect) if *disconnect == Disconnect::SLOW);
+        let client_closed = !matches!(end, End::Close(_));
+        let (code, reason) = end.said();
         // Said before the session leaves: whatever a room still has for it comes too late then.
-        if last.is_empty() {
-            self.outbox.abort();
-        } else {
-            self.outbox.finish(last);
+        match end.frame() {
+            Some(last) => self.outbox.finish(last),
+            None => self.outbox.abort(),
         }
         let until = Instant::now() + self.write_timeout;
         if let Phase::Open(session) = std::mem::replace(&mut self.phase, Phase::Flushing { client_closed }) {
@@ -350,7 +318,7 @@ impl Future for Connection {
         let this = &mut *self;
         if let Phase::Open(_) = this.phase {
             let end = ready!(this.poll_open(task));
-            this.finish(end);
+            this.finish(&end);
         }
         match this.phase {
             Phase::Flushing { client_closed } => this.poll_flush(client_closed, task),
@@ -375,11 +343,4 @@ impl Socket {
             result => result.map(|()| length),
         }
     }
-}
-
-fn frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(payload.len() + 4);
-    put_frame_header(opcode, payload.len(), &mut frame);
-    frame.extend_from_slice(payload);
-    frame
 }

@@ -30,6 +30,7 @@ use crate::{
 
 mod admit;
 mod connection;
+mod end;
 mod frame;
 mod handshake;
 
