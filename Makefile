@@ -62,7 +62,7 @@ binaries: ## Programs and tests, unoptimised
 	cargo build --workspace --bins --tests --locked
 
 unit: tools ## Rust tests, with a real Redis
-	cargo test --workspace --locked
+	cargo test --workspace --locked --no-fail-fast
 
 release: ## Programs as they are shipped
 	cargo build --release --workspace --bins --locked
