@@ -11,7 +11,7 @@ use std::{
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use roomcast_shared::publication::Publication;
+use roomcast_shared::event::Event;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -89,8 +89,8 @@ impl Node {
     }
 
     /// Publishes to everybody in the room on every node.
-    pub fn publish(&self, room: &str, publication: Publication) -> Answer<()> {
-        self.broker.publish(room, publication)
+    pub fn publish(&self, room: &str, event: Event) -> Answer<()> {
+        self.broker.publish(room, event)
     }
 
     /// How long the broker takes to answer at present.
@@ -289,7 +289,7 @@ mod tests {
     }
 
     impl PubSub for Scripted {
-        fn publish(&self, _: &str, _: Publication) -> Answer<()> {
+        fn publish(&self, _: &str, _: Event) -> Answer<()> {
             Answer::Now(Ok(()))
         }
 

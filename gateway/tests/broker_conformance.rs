@@ -17,7 +17,10 @@ use roomcast::{
     },
     metrics::Metrics,
 };
-use roomcast_shared::publication::{ClientInfo, Publication};
+use roomcast_shared::{
+    event::Event,
+    publication::{ClientInfo, Publication},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 #[path = "common/recorder.rs"]
@@ -101,8 +104,8 @@ impl Node {
     }
 }
 
-fn said(data: impl Into<Bytes>) -> Publication {
-    Publication { data: data.into(), ..Publication::default() }
+fn said(data: impl Into<Bytes>) -> Event {
+    Publication { data: data.into(), ..Publication::default() }.into()
 }
 
 fn numbers(range: std::ops::Range<usize>) -> Vec<Bytes> {

@@ -341,10 +341,11 @@ fn every_kind_of_fault_in_the_file_names_its_line_and_what_to_do() {
         ("[api]\nkey = \"\"", "api.key: is empty: give a value, or leave the setting out"),
         ("[auth]\npublic_key = \"/etc/key.pem\"", "is not PEM text: it begins with -----BEGIN PUBLIC KEY-----"),
         ("[auth]\npublic_key = \"-----BEGIN PRIVATE KEY-----\"", "is a private key"),
-        ("[rooms]\npresence = true", ":2: rooms.presence: is not yet known to this version"),
+        ("[rooms]\nslow_consumer = \"drop\"", "is not one of close, resync, latest"),
+        ("[rooms]\nchannel_regex = \"(\"", "is no regular expression"),
         ("[rooms]\npresense = true", ":2: rooms.presense: unknown setting; "),
         ("[rooms]\nallow_subscribe_for_clients = true", "did you mean rooms.allow_subscribe_for_client?"),
-        ("[[namespaces]]\nname = \"chat\"\nhistory_size = 5", ":3: namespaces.chat.history_size: is not yet known"),
+        ("[[namespaces]]\nname = \"chat\"\nhistory_size = -5", ":3: namespaces.chat.history_size: "),
         ("[[namespaces]]\nname = \"chat\"\nallow_publish_for = 5", "did you mean namespaces.chat.allow_publish_for_"),
         ("[[namespaces]]\nallow_publish_for_client = true", ":1: namespaces: a namespace has no name"),
         ("[[namespaces]]\nname = \"a b\"", ":2: namespaces: \"a b\" is no name: use"),
@@ -390,7 +391,7 @@ fn every_kind_of_fault_in_the_environment_names_the_variable() {
         ("ROOMCAST_API_KEY", " ", "ROOMCAST_API_KEY: api.key: is empty"),
         ("ROOMCAST_API_KEY_FILE", "/does/not/exist", "ROOMCAST_API_KEY_FILE (/does/not/exist): api.key: cannot read"),
         ("ROOMCAST_API_KEY_FILE", "/dev/zero", "it is longer than 65536 bytes"),
-        ("ROOMCAST_ROOMS_HISTORY_SIZE", "5", "ROOMCAST_ROOMS_HISTORY_SIZE: is not yet known to this version"),
+        ("ROOMCAST_ROOMS_HISTORY_SIZE", "-5", "ROOMCAST_ROOMS_HISTORY_SIZE: rooms.history_size: "),
     ] {
         assert_faults(&variable(name, value), &[expected]);
     }

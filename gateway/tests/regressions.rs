@@ -19,7 +19,7 @@ use roomcast::{
     hub::{Deliver, Hub, Outbox, Seat, Sink, Wire},
     metrics::Metrics,
 };
-use roomcast_shared::publication::Publication;
+use roomcast_shared::{event::Event, publication::Publication};
 use tokio::io::AsyncWriteExt;
 use tokio_util::task::TaskTracker;
 
@@ -190,8 +190,8 @@ fn what_is_published_after_a_seat_is_taken_reaches_it() {
     }
 }
 
-fn said(data: &'static [u8]) -> Publication {
-    Publication { data: Bytes::from_static(data), ..Publication::default() }
+fn said(data: &'static [u8]) -> Event {
+    Publication { data: Bytes::from_static(data), ..Publication::default() }.into()
 }
 
 /// Who may connect without a token is not asked for what a token has to say.

@@ -2,6 +2,8 @@
 //! or load tool, stands on this crate.
 
 pub mod claims;
+pub mod event;
+pub mod position;
 pub mod protocol;
 pub mod publication;
 pub mod room;

@@ -82,7 +82,7 @@ impl Api {
             return Err(ErrorCode::BAD_REQUEST);
         }
         self.context.rules_of(room)?;
-        Ok(self.context.node.publish(room, publication))
+        Ok(self.context.node.publish(room, publication.into()))
     }
 }
 

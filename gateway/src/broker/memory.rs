@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 use parking_lot::RwLock;
-use roomcast_shared::publication::Publication;
+use roomcast_shared::event::Event;
 
 use super::{Answer, Health, PubSub};
 use crate::{
@@ -36,14 +36,14 @@ impl MemoryBroker {
 }
 
 impl PubSub for MemoryBroker {
-    fn publish(&self, room: &str, publication: Publication) -> Answer<()> {
+    fn publish(&self, room: &str, event: Event) -> Answer<()> {
         self.published.inc();
         if !self.hears(room) {
             return Answer::Now(Ok(()));
         }
         self.metrics.broker_received.inc();
         self.metrics.delivery_lag.observe(0.0);
-        match self.deliver.deliver(room, publication) {
+        match self.deliver.deliver(room, event) {
             Delivered::Taken | Delivered::NoRoom => Answer::Now(Ok(())),
             Delivered::Full(space) => {
                 self.metrics.inbox_full.inc();

@@ -8,10 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use roomcast_shared::publication::Publication;
+use roomcast_shared::event::Event;
 
+pub mod control;
+pub mod history;
 pub mod memory;
+pub mod presence;
 pub mod redis;
+
+pub use control::{Control, Ear};
+pub use history::{Append, Appended, History, Keep, Page, Slice};
+pub use presence::{Count, Members, Presence};
 
 /// Publish and subscribe across nodes.
 ///
@@ -19,8 +26,8 @@ pub mod redis;
 /// included, exactly once while the broker is heard. Without history a room is at most once across a lost connection.
 pub trait PubSub: Send + Sync + 'static {
     /// Publishes to everybody in the room on every node. Calls take effect in the order they are made; the answer comes
-    /// when the broker has taken the publication. [`BrokerError`] means: not known to be published.
-    fn publish(&self, room: &str, publication: Publication) -> Answer<()>;
+    /// when the broker has taken the event. [`BrokerError`] means: not known to be published.
+    fn publish(&self, room: &str, event: Event) -> Answer<()>;
 
     /// Asks that publications of the room be delivered to this node. Takes effect in the order of calls (also against
     /// [`PubSub::unsubscribe`]). The answer comes when the broker has confirmed it on the present connection: at once where
@@ -39,6 +46,19 @@ pub trait PubSub: Send + Sync + 'static {
 
     /// Whether every subscribed room is heard at present.
     fn health(&self) -> Health;
+}
+
+/// Everything that ties nodes together, each part behind its contract.
+#[derive(Clone)]
+pub struct Broker {
+    /// Publish and subscribe.
+    pub pubsub: Arc<dyn PubSub>,
+    /// What rooms remember.
+    pub history: Arc<dyn History>,
+    /// Who is where.
+    pub presence: Arc<dyn Presence>,
+    /// What nodes say to each other.
+    pub control: Arc<dyn Control>,
 }
 
 /// What a call comes to: known at once, or later.

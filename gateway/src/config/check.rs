@@ -7,8 +7,9 @@ use super::{
     load::{Check, Fault, Faults, Loaded, Loader},
     origin::OriginPattern,
     provenance::{Provenance, Source},
+    rooms::RoomRules,
     secret::Secret,
-    settings::{Concluded, RoomRules, Settings},
+    settings::{Concluded, Settings},
 };
 
 /// HMAC-SHA-256 keys should be as long as its output (RFC 7518, section 3.2).

@@ -4,7 +4,6 @@ use std::ffi::OsString;
 
 use super::{
     FILE_VARIABLE, PREFIX,
-    file::{LATER_RULES, NOT_YET},
     load::{Assignment, Fault, Known},
     provenance::Source,
     suggest::nearest,
@@ -68,9 +67,6 @@ impl Contents {
 fn unknown(name: &str, known: &Known) -> String {
     if name.starts_with("ROOMCAST_NAMESPACES") {
         return "namespaces are declared in the settings file only: write [[namespaces]] there".to_owned();
-    }
-    if LATER_RULES.iter().any(|rule| variable(&format!("rooms.{rule}")) == name) {
-        return NOT_YET.to_owned();
     }
     let variables: Vec<_> = known.names().map(variable).collect();
     let names = variables.iter().map(String::as_str).chain([FILE_VARIABLE]);

@@ -15,44 +15,8 @@ use super::{
     value::Raw,
 };
 
-/// Options of rooms that the documentation names and this version does not have yet.
-pub(super) const LATER_RULES: &[&str] = &[
-    "presence",
-    "join_leave",
-    "force_push_join_leave",
-    "history_size",
-    "history_ttl",
-    "history_meta_ttl",
-    "force_positioning",
-    "allow_positioning",
-    "force_recovery",
-    "allow_recovery",
-    "force_recovery_mode",
-    "auto_cache_recover",
-    "delta_publish",
-    "allowed_delta_types",
-    "allow_tags_filter",
-    "allow_presence_for_client",
-    "allow_presence_for_subscriber",
-    "allow_presence_for_anonymous",
-    "allow_history_for_client",
-    "allow_history_for_subscriber",
-    "allow_history_for_anonymous",
-    "channel_regex",
-    "publication_data_format",
-    "subscription_type",
-];
-
-/// What is said of [`LATER_RULES`].
-pub(super) const NOT_YET: &str = "is not yet known to this version of roomcast; take it out";
-
 /// Why a name is unknown and what to write instead.
 pub(super) fn unknown(path: &str, known: &Known) -> String {
-    let option = path.rsplit('.').next().unwrap_or_default();
-    let in_rules = path.starts_with("rooms.") || path.starts_with("namespaces.");
-    if in_rules && LATER_RULES.contains(&option.strip_suffix("_file").unwrap_or(option)) {
-        return NOT_YET.to_owned();
-    }
     format!("unknown setting; {}", nearest(path, known.names(), '.'))
 }
 

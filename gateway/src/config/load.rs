@@ -6,7 +6,8 @@ use std::{ffi::OsString, fmt, path::Path, path::PathBuf};
 use super::{
     FILE_VARIABLE, check, environment, file,
     provenance::{Provenance, Source},
-    settings::{Namespace, RoomRules, Settings},
+    rooms::{Namespace, RoomRules},
+    settings::Settings,
     value::Raw,
 };
 

@@ -12,6 +12,7 @@ mod load;
 mod origin;
 mod provenance;
 mod report;
+mod rooms;
 mod secret;
 mod section;
 mod settings;
@@ -22,10 +23,10 @@ pub use load::{Check, Fault, Faults, Flag, Loaded, Sources, load};
 pub use origin::OriginPattern;
 pub use provenance::{Provenance, Source};
 pub use report::{describe, help, markdown_table, wrap};
+pub use rooms::{DataFormat, DeltaType, Namespace, RecoveryMode, RoomPattern, RoomRules, SlowConsumer};
 pub use secret::{Pem, RedisUrl, Secret};
 pub use settings::{
-    Api, Auth, Channel, Client, Concluded, Http, Hub, Log, Namespace, Ready, Redis, RoomRules, Settings, Shutdown,
-    WebSocket,
+    Api, Auth, Channel, Client, Concluded, Http, Hub, Log, Ready, Redis, Settings, Shutdown, WebSocket,
 };
 pub use value::{LogFormat, LogLevel};
 

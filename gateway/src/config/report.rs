@@ -2,13 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{
-    environment::variable,
-    load::Loaded,
-    section::About,
-    settings::{RoomRules, Settings},
-    value::Value,
-};
+use super::{environment::variable, load::Loaded, rooms::RoomRules, section::About, settings::Settings, value::Value};
 
 /// One setting as listings need it.
 struct Entry {

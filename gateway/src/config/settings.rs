@@ -8,8 +8,9 @@ use ipnet::IpNet;
 
 use super::{
     origin::OriginPattern,
+    rooms::{Namespace, RoomRules},
     secret::{Pem, RedisUrl, Secret},
-    section::{About, Place, Visitor, join, section},
+    section::{About, Place, Visitor, section},
     value::{LogFormat, LogLevel},
 };
 
@@ -40,7 +41,7 @@ section! {
         websocket: WebSocket,
         /// HTTP requests, before any upgrade.
         http: Http,
-        /// Names of rooms.
+        /// What holds for all rooms.
         channel: Channel,
         /// The rooms of this node.
         hub: Hub,
@@ -100,6 +101,8 @@ section! {
         stale_close_delay: Duration = "10s",
         /// How long a client may take to refresh a token that has expired; then it is closed (3005).
         expired_close_delay: Duration = "25s",
+        /// The same for a token of one room; then the client is out of that room (2501).
+        expired_sub_close_delay: Duration = "25s",
         /// Rooms one client may be in (error 106).
         channel_limit: u32 = "128",
         /// What may wait for one client that reads slowly; beyond that it is closed (3008).
@@ -139,10 +142,28 @@ section! {
 }
 
 section! {
-    /// Names of rooms.
+    /// What holds for all rooms.
     Channel {
         /// Length of a room's name in bytes (error 107).
         max_length: usize = "255",
+        /// Publications that one `history` command gives at most; more are not an error, they are not given.
+        history_max_publication_limit: u32 = "300",
+        /// Publications that a client is given at most when it comes back; who missed more is told that it cannot recover.
+        recovery_max_publication_limit: u32 = "300",
+        /// How long the offset and epoch of a room are remembered after their last use, where its rules say nothing else;
+        /// 0s for ever.
+        history_meta_ttl: Duration = "720h",
+        /// How long the answer to a publication with an idempotency key is remembered.
+        idempotency_ttl: Duration = "5m",
+        /// What the histories of all rooms may take in the memory of this node, where there is no Redis; beyond that the
+        /// rooms that were silent longest are forgotten.
+        history_memory: usize = "256MB",
+        /// How often a room with positions is compared with its history, at most this often; 0s never.
+        position_check_delay: Duration = "40s",
+        /// How often the presence of this node's clients is renewed, shorter than `channel.presence_ttl`.
+        presence_update_interval: Duration = "27s",
+        /// How long a client stays present after its node has ended without saying so.
+        presence_ttl: Duration = "60s",
     }
 }
 
@@ -168,24 +189,6 @@ section! {
         io_timeout: Duration = "4s",
         /// Publications that may wait to be written to Redis, for instance while it is not connected.
         publish_queue: u32 = "65536",
-    }
-}
-
-section! {
-    /// What clients may do in a room. A client is somebody with a token; a subscriber is a client that is in the room.
-    RoomRules {
-        /// Whether any client may subscribe.
-        allow_subscribe_for_client: bool = "false",
-        /// Whether `allow_subscribe_for_client` holds for clients without a user as well.
-        allow_subscribe_for_anonymous: bool = "false",
-        /// Whether any client may publish.
-        allow_publish_for_client: bool = "false",
-        /// Whether subscribers may publish.
-        allow_publish_for_subscriber: bool = "false",
-        /// Whether the two rules above hold for clients without a user as well.
-        allow_publish_for_anonymous: bool = "false",
-        /// Whether `room#1,2` is open to the users 1 and 2, and to nobody else.
-        allow_user_limited_channels: bool = "false",
     }
 }
 
@@ -216,23 +219,6 @@ section! {
         level: LogLevel = "info",
         /// How lines are written: pretty, json, or auto, which is pretty on a terminal and json elsewhere.
         format: LogFormat = "auto",
-    }
-}
-
-/// Rules of the rooms `name:…`. Written as `[[namespaces]]` with `name` and the options of `[rooms]` in one table.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Namespace {
-    /// What comes before the colon: two or more of letters, digits, `-`, `_` and `.`.
-    pub name: String,
-    /// The rules; whatever is not said has the default, not what `[rooms]` says.
-    pub rules: RoomRules,
-}
-
-impl Place for Vec<Namespace> {
-    fn visit(&mut self, path: &str, about: &About, visitor: Visitor<'_>) {
-        for namespace in self {
-            namespace.rules.visit(&join(path, &namespace.name), about, &mut *visitor);
-        }
     }
 }
 

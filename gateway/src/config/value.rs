@@ -284,7 +284,7 @@ macro_rules! choice {
             }
         }
 
-        impl Scalar for $name {
+        impl $crate::config::value::Scalar for $name {
             const KIND: &'static str = "word";
 
             fn parse(text: &str) -> Result<Self, String> {
@@ -300,6 +300,8 @@ macro_rules! choice {
         }
     };
 }
+
+pub(super) use choice;
 
 choice! {
     /// What is logged: this level and those above it.

@@ -177,7 +177,7 @@ mod tests {
     }
 
     async fn publish(hub: &Hub, room: &str, publication: Publication) {
-        if let Delivered::Full(space) = hub.deliver(room, publication) {
+        if let Delivered::Full(space) = hub.deliver(room, publication.into()) {
             tokio::time::timeout(PATIENCE, space).await.expect("a publisher that waits is told of space");
         }
     }
@@ -248,7 +248,7 @@ mod tests {
         let (json, protobuf) = (listener(), listener());
         sit(&hub, &room, &json);
         hub.join(&room, Seat { outbox: protobuf.clone(), wire: Wire::ProtobufWebSocket });
-        hub.deliver("room", Publication { data: Bytes::from_static(b"\xFF"), ..Publication::default() });
+        hub.deliver("room", Publication { data: Bytes::from_static(b"\xFF"), ..Publication::default() }.into());
         let close = |outbox: &Listener| {
             outbox.attend(&std::task::Context::from_waker(std::task::Waker::noop())).close.map(|close| close.code)
         };
@@ -258,6 +258,6 @@ mod tests {
 
     #[test]
     fn a_room_that_is_not_there_takes_nothing() {
-        assert!(matches!(hub(1).deliver("nowhere", publication(0, 0)), Delivered::NoRoom));
+        assert!(matches!(hub(1).deliver("nowhere", publication(0, 0).into()), Delivered::NoRoom));
     }
 }

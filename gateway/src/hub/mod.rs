@@ -6,7 +6,7 @@ use std::{future::Future, hash::BuildHasher, pin::Pin, sync::Arc};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use roomcast_shared::publication::Publication;
+use roomcast_shared::event::Event;
 use tokio_util::task::TaskTracker;
 
 use crate::metrics::Metrics;
@@ -25,16 +25,16 @@ pub use sessions::{Identity, Sessions, UserLimitReached};
 /// How many maps the rooms are spread over, so that threads seldom meet at one lock.
 const SHARDS: usize = 64;
 
-/// The one verb a broker calls: a publication has arrived for a room of this node.
+/// The one verb a broker calls: something has happened in a room of this node.
 pub trait Deliver: Send + Sync + 'static {
-    /// Hands a publication to everybody in the room on this node, in the order of calls for that room.
+    /// Tells everybody in the room on this node, in the order of calls for that room.
     ///
-    /// The publication is always taken. Where the room's inbox is full by it, the answer is [`Delivered::Full`] and the
+    /// The event is always taken. Where the room's inbox is full by it, the answer is [`Delivered::Full`] and the
     /// caller must wait for space before it hands over the next one.
-    fn deliver(&self, room: &str, publication: Publication) -> Delivered;
+    fn deliver(&self, room: &str, event: Event) -> Delivered;
 }
 
-/// What became of a publication handed to [`Deliver::deliver`].
+/// What became of an event handed to [`Deliver::deliver`].
 pub enum Delivered {
     /// Taken; the next may follow at once.
     Taken,
@@ -130,11 +130,12 @@ impl Hub {
 }
 
 impl Deliver for Hub {
-    fn deliver(&self, room: &str, publication: Publication) -> Delivered {
+    fn deliver(&self, room: &str, event: Event) -> Delivered {
         let Some(room) = self.room(room) else {
             return Delivered::NoRoom;
         };
+        let Event::Publication(said) = event else { return Delivered::Taken };
         self.jobs.metrics.publications.inc();
-        fanout::deliver(&room, publication, &self.jobs)
+        fanout::deliver(&room, said.publication, &self.jobs)
     }
 }

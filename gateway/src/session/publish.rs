@@ -35,7 +35,7 @@ impl Session {
         if let Some(place) = self.place_of(&room) {
             self.subscriptions[place].spoke = true;
         }
-        match self.context.node.publish(&room, publication) {
+        match self.context.node.publish(&room, publication.into()) {
             Answer::Now(result) => self.published(id, &result, replies),
             Answer::Later(publishing) => {
                 let work = async move { Done::Published { id, result: publishing.await } };

@@ -8,7 +8,7 @@ use std::{
 
 use prometheus::Histogram;
 use redis::{Cmd, RedisWrite};
-use roomcast_shared::publication::Publication;
+use roomcast_shared::{event::Event, publication::Publication};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -155,8 +155,9 @@ impl RedisBroker {
 }
 
 impl PubSub for RedisBroker {
-    fn publish(&self, room: &str, publication: Publication) -> Answer<()> {
-        let (command, bytes) = self.command(room, &publication);
+    fn publish(&self, room: &str, event: Event) -> Answer<()> {
+        let Event::Publication(said) = event else { return Answer::Now(Ok(())) };
+        let (command, bytes) = self.command(room, &said.publication);
         match self.queue.push(command, bytes) {
             Ok(receiver) => Answer::Later(Box::pin(async { receiver.await.unwrap_or(Err(BrokerError::Disconnected)) })),
             Err(error) => {

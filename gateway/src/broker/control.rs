@@ -1,0 +1,32 @@
+//! The contract of what nodes say to each other, and of the few facts they hold in common. Knows no commands: what is said is
+//! bytes here.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use super::Answer;
+
+/// Takes what other nodes say.
+pub trait Ear: Send + Sync + 'static {
+    /// Something was said to this node or to all. Must not block.
+    fn hear(&self, message: Bytes);
+}
+
+/// Carries messages between nodes, at most once, and keeps facts for all of them.
+pub trait Control: Send + Sync + 'static {
+    /// From now on what is said to the node of this id, or to all, goes to `ear`. Called once, at the start.
+    fn listen(&self, node: &str, ear: Arc<dyn Ear>);
+
+    /// Says something to one node, or to all (this one included).
+    fn tell(&self, node: Option<&str>, message: Bytes) -> Answer<()>;
+
+    /// Keeps a fact under a name for so long; one of that name is replaced.
+    fn keep(&self, name: &str, fact: Bytes, ttl: Duration) -> Answer<()>;
+
+    /// Forgets a fact.
+    fn forget(&self, name: &str) -> Answer<()>;
+
+    /// Every fact with its name and the time it has left.
+    fn kept(&self) -> Answer<Vec<(String, Bytes, Duration)>>;
+}
