@@ -17,6 +17,7 @@ mod secret;
 mod section;
 mod settings;
 mod suggest;
+mod transports;
 mod value;
 
 pub use load::{Check, Fault, Faults, Flag, Loaded, Sources, load};
@@ -28,6 +29,7 @@ pub use secret::{Pem, RedisUrl, Secret};
 pub use settings::{
     Api, Auth, Channel, Client, Concluded, Http, Hub, Log, Ready, Redis, Settings, Shutdown, WebSocket,
 };
+pub use transports::Transports;
 pub use value::{LogFormat, LogLevel};
 
 /// What the names of all variables begin with.

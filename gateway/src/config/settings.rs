@@ -11,6 +11,7 @@ use super::{
     rooms::{Namespace, RoomRules},
     secret::{Pem, RedisUrl, Secret},
     section::{About, Place, Visitor, section},
+    transports::Transports,
     value::{LogFormat, LogLevel},
 };
 
@@ -37,6 +38,8 @@ section! {
         api: Api,
         /// What one client, or all clients of one node, may take.
         client: Client,
+        /// The ways to connect.
+        transports: Transports,
         /// The WebSocket transport.
         websocket: WebSocket,
         /// HTTP requests, before any upgrade.
@@ -128,7 +131,7 @@ section! {
     WebSocket {
         /// Size of one message of a client, beyond which it is closed (1009).
         message_size_limit: usize = "64KB",
-        /// How long the last words to a client may take to be written when its connection ends.
+        /// How long the last words to a client may take to be written when its connection ends, over any transport.
         write_timeout: Duration = "1s",
     }
 }
@@ -136,7 +139,7 @@ section! {
 section! {
     /// HTTP requests, before any upgrade.
     Http {
-        /// How long a client may take to send the head of its request.
+        /// How long a client may take to send the head of its request, and again for the body.
         header_timeout: Duration = "5s",
     }
 }

@@ -10,6 +10,7 @@ use std::{
 
 use prometheus::{IntCounter, IntCounterVec};
 
+use super::secret::SecretNames;
 use crate::{auth::Verifier, config::Settings, metrics::Metrics, node::Node};
 
 /// What a session needs beside its own state.
@@ -22,6 +23,8 @@ pub struct Context {
     pub settings: Arc<Settings>,
     /// The node's metrics.
     pub metrics: Arc<Metrics>,
+    /// Secret names of sessions, by which commands find those of them that cannot be spoken to otherwise.
+    pub names: SecretNames,
     pub(super) commands: CommandCounts,
     draining: AtomicBool,
 }
@@ -30,7 +33,8 @@ impl Context {
     /// The context of a node's sessions.
     pub fn new(node: Arc<Node>, verifier: Option<Verifier>, settings: Arc<Settings>, metrics: Arc<Metrics>) -> Self {
         let commands = CommandCounts::new(&metrics.commands);
-        Self { node, verifier, settings, metrics, commands, draining: AtomicBool::new(false) }
+        let names = SecretNames::default();
+        Self { node, verifier, settings, metrics, names, commands, draining: AtomicBool::new(false) }
     }
 
     /// From now on no client is let in any more.

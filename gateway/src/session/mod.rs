@@ -32,7 +32,9 @@ mod pending;
 mod publish;
 mod refresh;
 mod rules;
+mod secret;
 mod subscribe;
+mod uni;
 mod unsubscribe;
 
 pub use context::Context;
@@ -142,6 +144,11 @@ impl Session {
         }
     }
 
+    /// How the client is spoken to.
+    pub fn wire(&self) -> Wire {
+        self.wire
+    }
+
     /// Takes one message of the client: the commands in it begin, and what is known at once is answered.
     ///
     /// # Errors
@@ -149,6 +156,9 @@ impl Session {
     pub fn receive(&mut self, frame: &[u8]) -> Result<(), Disconnect> {
         if self.clock.is_pong(frame) {
             return self.clock.pong();
+        }
+        if self.wire.is_unidirectional() {
+            return self.answer(|session, replies| session.listen(frame, replies));
         }
         self.answer(|session, replies| session.run(frame, replies))
     }
