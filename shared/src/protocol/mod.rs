@@ -2,6 +2,7 @@
 
 pub mod code;
 pub mod command;
+pub mod emulation;
 mod error;
 mod frame;
 pub mod json;
