@@ -5,7 +5,7 @@ pub mod command;
 mod error;
 mod frame;
 pub mod json;
-mod lenient;
+pub(crate) mod lenient;
 mod protobuf;
 pub(crate) mod raw;
 pub mod reply;
