@@ -236,12 +236,20 @@ impl Settings {
         self.listen == self.internal_listen && self.listen.port() != 0
     }
 
-    /// The rules of a namespace by its name, or of rooms without one; `None` if no such namespace is declared. In
-    /// development mode, as long as no namespace is declared, every namespace has the rules of rooms without one.
+    /// The place of a namespace by its name; `Some(None)` for rooms without one, `None` if no such namespace is declared.
+    /// In development mode, as long as no namespace is declared, every namespace has the rules of rooms without one.
+    #[expect(clippy::option_option, reason = "not declared, and none, are two answers")]
+    pub fn namespace(&self, name: Option<&str>) -> Option<Option<usize>> {
+        let Some(name) = name else { return Some(None) };
+        let declared = self.namespaces.iter().position(|known| known.name == name);
+        let open = self.development.0 && self.namespaces.is_empty();
+        declared.map(Some).or(open.then_some(None))
+    }
+
+    /// The rules of a namespace by its name, or of rooms without one.
     pub fn rules(&self, namespace: Option<&str>) -> Option<&RoomRules> {
-        let Some(name) = namespace else { return Some(&self.rooms) };
-        let declared = self.namespaces.iter().find(|known| known.name == name).map(|known| &known.rules);
-        declared.or_else(|| (self.development.0 && self.namespaces.is_empty()).then_some(&self.rooms))
+        let rules = |place: Option<usize>| place.map_or(&self.rooms, |place| &self.namespaces[place].rules);
+        self.namespace(namespace).map(rules)
     }
 
     /// Calls `visitor` for every setting.

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use arc_swap::{ArcSwap, Guard};
 use prometheus::{IntCounter, IntCounterVec};
 
 use crate::{auth::Verifier, config::Settings, metrics::Metrics, node::Node};
@@ -18,8 +19,10 @@ pub struct Context {
     pub node: Arc<Node>,
     /// Checks tokens; absent where no key is set.
     pub verifier: Option<Verifier>,
-    /// Limits and room rules.
+    /// Limits, as they were at the start.
     pub settings: Arc<Settings>,
+    /// What may be reloaded: keys, origins and the rules of rooms.
+    current: ArcSwap<Settings>,
     /// The node's metrics.
     pub metrics: Arc<Metrics>,
     pub(super) commands: CommandCounts,
@@ -30,7 +33,18 @@ impl Context {
     /// The context of a node's sessions.
     pub fn new(node: Arc<Node>, verifier: Option<Verifier>, settings: Arc<Settings>, metrics: Arc<Metrics>) -> Self {
         let commands = CommandCounts::new(&metrics.commands);
-        Self { node, verifier, settings, metrics, commands, draining: AtomicBool::new(false) }
+        let current = ArcSwap::new(settings.clone());
+        Self { node, verifier, settings, current, metrics, commands, draining: AtomicBool::new(false) }
+    }
+
+    /// The settings as they are now, for what may change while the node runs.
+    pub fn current(&self) -> Guard<Arc<Settings>> {
+        self.current.load()
+    }
+
+    /// From now on the rules of rooms and the origins are those of `settings`.
+    pub fn reload(&self, settings: Arc<Settings>) {
+        self.current.store(settings);
     }
 
     /// From now on no client is let in any more.
