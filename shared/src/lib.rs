@@ -2,6 +2,7 @@
 //! or load tool, stands on this crate.
 
 pub mod claims;
+pub mod delta;
 pub mod filter;
 pub mod protocol;
 pub mod publication;
