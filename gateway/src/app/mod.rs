@@ -82,7 +82,12 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<Running> {
     let node = Arc::new(Node::new(&settings.node_name, hub, broker));
     services.spawn(node.clone().leave_empty_rooms(serving.clone()));
 
-    let context = Arc::new(Context::new(node.clone(), verifier(&settings)?, settings.clone(), metrics.clone()));
+    let context = Arc::new(Context::new(
+        node.clone(),
+        verifier(&settings, &services, &serving)?,
+        settings.clone(),
+        metrics.clone(),
+    ));
     let limits = &settings.client;
     let gate = Gate::new(limits.connection_limit, limits.connection_rate_limit, metrics.connections.clone());
     let readiness = Readiness::new(node, gate.clone(), metrics, settings.ready.broker_grace);
@@ -157,11 +162,20 @@ fn broker(
     Ok(RedisBroker::start(&options, deliver, metrics.clone(), services, serving.clone())?)
 }
 
-/// What checks tokens; nothing where no key is set.
-fn verifier(settings: &Settings) -> anyhow::Result<Option<Verifier>> {
+/// What checks tokens, with keys that are fetched where an address is set; nothing where no key is.
+fn verifier(
+    settings: &Settings,
+    services: &TaskTracker,
+    serving: &CancellationToken,
+) -> anyhow::Result<Option<Verifier>> {
     let keys = &settings.auth;
-    let any = keys.hmac_secret.is_some() || keys.hmac_previous_secret.is_some() || keys.public_key.is_some();
-    Ok(any.then(|| cli::verifier(keys)).transpose()?)
+    if !keys.any_connection_key() && !keys.subscription_token.any() {
+        return Ok(None);
+    }
+    let verifier = cli::verifier(keys)?;
+    let (fresh, stop) = (verifier.clone(), serving.clone());
+    services.spawn(async move { stop.run_until_cancelled_owned(fresh.keep_keys_fresh()).await });
+    Ok(Some(verifier))
 }
 
 fn internal_routes(loaded: &Loaded, node: &Stoppable) -> Router {

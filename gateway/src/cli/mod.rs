@@ -11,7 +11,7 @@ mod token;
 use std::ffi::OsString;
 
 pub use health::health;
-pub use keys::{signer, verifier};
+pub use keys::{signer, trust, verifier};
 pub use outcome::Outcome;
 
 use crate::config::{self, Loaded, Sources};

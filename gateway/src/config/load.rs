@@ -4,10 +4,13 @@
 use std::{ffi::OsString, fmt, path::Path, path::PathBuf};
 
 use super::{
-    FILE_VARIABLE, check, environment, file,
+    FILE_VARIABLE, check, environment,
+    file::{self, Declared, Tables},
     provenance::{Provenance, Source},
     rooms::{Namespace, RoomRules},
+    section::join,
     settings::Settings,
+    tokens::{NamedIssuer, TokenKeys},
     value::Raw,
 };
 
@@ -38,7 +41,7 @@ pub struct Flag {
 
 /// A further check of the finished tree, made by a module that `config` must not know: the path of a setting, and what
 /// is wrong with its value.
-pub type Check = fn(&Settings) -> Vec<(&'static str, String)>;
+pub type Check = fn(&Settings) -> Vec<(String, String)>;
 
 /// Settings that were read and checked.
 #[derive(Clone, Debug)]
@@ -118,7 +121,7 @@ impl Known {
 
     pub(super) fn sections(&self) -> impl Iterator<Item = &str> {
         let sections = self.names().filter_map(|path| path.rsplit_once('.')).map(|(section, _)| section);
-        sections.chain(["namespaces"])
+        sections.chain(Tables::ALL.map(Tables::path))
     }
 
     pub(super) fn is_setting(&self, path: &str) -> bool {
@@ -189,9 +192,12 @@ pub(super) struct Loader {
 impl Loader {
     fn take_file(&mut self, path: &Path) {
         let contents = file::read(path, &Known::of(&self.settings));
-        for (name, source) in contents.namespaces {
-            self.provenance.record(&format!("namespaces.{name}"), source);
-            self.settings.namespaces.push(Namespace { name, rules: RoomRules::default() });
+        for Declared { tables, name, source } in contents.declared {
+            self.provenance.record(&join(tables.path(), &name), source);
+            match tables {
+                Tables::Namespaces => self.settings.namespaces.push(Namespace { name, rules: RoomRules::default() }),
+                Tables::Issuers => self.settings.auth.issuers.push(NamedIssuer { name, keys: TokenKeys::default() }),
+            }
         }
         self.take_layer(contents.assignments);
         self.faults.extend(contents.faults);

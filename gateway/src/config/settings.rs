@@ -9,8 +9,9 @@ use ipnet::IpNet;
 use super::{
     origin::OriginPattern,
     rooms::{Namespace, RoomRules},
-    secret::{Pem, RedisUrl, Secret},
+    secret::{RedisUrl, Secret},
     section::{About, Place, Visitor, section},
+    tokens::Auth,
     value::{LogFormat, LogLevel},
 };
 
@@ -62,26 +63,6 @@ section! {
         log: Log,
         /// Whether the node runs in development mode. Nobody sets it: it follows from there being no key.
         development: Concluded,
-    }
-}
-
-section! {
-    /// Who may connect. A token is accepted if one of the keys given here has signed it.
-    Auth {
-        /// Secret for tokens signed with HS256, HS384 or HS512; 32 bytes or more.
-        hmac_secret: Option<Secret>,
-        /// The secret before the present one, accepted while tokens signed with it are still about.
-        hmac_previous_secret: Option<Secret>,
-        /// Public key (PEM) for signed tokens: RSA of 2048 bits or more, EC (P-256, P-384) or Ed25519.
-        public_key: Option<Pem>,
-        /// What the `aud` claim has to be, or to contain. Unset: not looked at.
-        audience: Option<String>,
-        /// What the `iss` claim has to be. Unset: not looked at.
-        issuer: Option<String>,
-        /// Whether a client may connect without any token, as nobody.
-        allow_anonymous: bool = "false",
-        /// Whether tokens with an empty `sub` are refused.
-        disallow_anonymous_connection_tokens: bool = "false",
     }
 }
 
