@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use roomcast::{
     app,
     cli::{self, Action, Outcome},
-    config::Loaded,
+    config::{Loaded, Sources},
 };
 
 /// Returns free pages quickly, and keeps few arenas, so that memory follows the number of connections.
@@ -14,18 +14,18 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let outcome = match cli::run(std::env::args_os(), std::env::vars_os().collect()) {
-        Action::Serve(loaded) => serve(*loaded),
+        Action::Serve(loaded, sources) => serve(*loaded, sources),
         Action::Done(outcome) => outcome,
     };
     outcome.print()
 }
 
-fn serve(loaded: Loaded) -> Outcome {
+fn serve(loaded: Loaded, sources: Sources) -> Outcome {
     let served = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(app::serve(loaded)));
+        .and_then(|runtime| runtime.block_on(app::serve(loaded, sources)));
     match served {
         Ok(()) => Outcome::success(String::new()),
         Err(error) => Outcome::failure(format!("roomcast: {error:#}\n")),

@@ -162,6 +162,7 @@ fn some_value(path: &str, kind: &str) -> &'static str {
         "list of origins" => "https://example.com",
         "list of networks" => "10.0.0.0/8",
         "PEM" => "-----BEGIN PUBLIC KEY-----",
+        "URL" => "https://example.com/keys",
         "URL, secret" => "redis://localhost",
         "word" if path == "log.level" => "debug",
         "word" => "json",
@@ -527,7 +528,7 @@ fn what_may_be_a_mistake_is_a_warning() {
 #[test]
 fn further_checks_are_told_with_the_source_of_the_setting() {
     let case = file("node_name = \"x\"");
-    let check: config::Check = |settings| vec![("node_name", format!("{} is taken", settings.node_name))];
+    let check: config::Check = |settings| vec![("node_name".to_owned(), format!("{} is taken", settings.node_name))];
     let faults = config::load(&case.sources, &[check]).map(|_| ()).expect_err("the check finds a fault");
     assert!(faults.to_string().ends_with("roomcast.toml:1: node_name: x is taken"), "{faults}");
 }

@@ -2,7 +2,9 @@
 //! or load tool, stands on this crate.
 
 pub mod claims;
+pub mod delta;
 pub mod event;
+pub mod filter;
 pub mod position;
 pub mod protocol;
 pub mod publication;

@@ -76,6 +76,13 @@ impl<'a> RoomName<'a> {
         name.split_once(self.separators.namespace).map(|(namespace, _)| namespace).filter(|name| !name.is_empty())
     }
 
+    /// What stands behind the namespace; the whole name where there is none.
+    pub fn rest(&self) -> &'a str {
+        let name = self.name.strip_prefix(self.separators.private).unwrap_or(self.name);
+        let split = name.split_once(self.separators.namespace).filter(|(namespace, _)| !namespace.is_empty());
+        split.map_or(self.name, |(_, rest)| rest)
+    }
+
     /// Whether the name starts with `$`, so that a subscription token is needed.
     pub fn is_private(&self) -> bool {
         self.name.starts_with(self.separators.private)
@@ -119,6 +126,15 @@ mod tests {
 
     fn room(name: &str) -> RoomName<'_> {
         RoomName::new(name, Separators::default())
+    }
+
+    #[test]
+    fn the_rest_is_what_stands_behind_the_namespace() {
+        for (name, rest) in
+            [("lobby", "lobby"), ("chat:lobby:2", "lobby:2"), ("$chat:a", "a"), ("$a", "$a"), (":a", ":a")]
+        {
+            assert_eq!(room(name).rest(), rest, "{name}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use axum::{Router, routing::any};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, signal::unix::Signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     auth::Verifier,
     broker::{PubSub, memory::MemoryBroker, redis::RedisBroker, redis::RedisOptions},
     cli,
-    config::{Loaded, Settings},
+    config::{Loaded, Settings, Sources},
     hub::{Deliver, Hub},
     metrics::Metrics,
     node::Node,
@@ -26,8 +26,12 @@ mod banner;
 mod files;
 mod log;
 mod playground;
+mod reload;
 mod signals;
 mod token;
+
+use reload::Reload;
+use signals::Signals;
 
 /// A node that runs.
 pub struct Running {
@@ -42,7 +46,7 @@ pub struct Running {
 ///
 /// # Errors
 /// The node could not start, for instance because an address is taken.
-pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
+pub async fn serve(loaded: Loaded, sources: Sources) -> anyhow::Result<()> {
     log::init(&loaded.settings.log);
     for note in &loaded.notes {
         tracing::info!("{note}");
@@ -51,11 +55,12 @@ pub async fn serve(loaded: Loaded) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     files::raise_limit();
-    let mut signals = signals::Signals::listen()?;
+    let (mut signals, hangup) = (Signals::listen()?, Signals::hangup()?);
     let running = start(&loaded)?;
     if loaded.development {
         banner::print(&loaded.settings, running.clients);
     }
+    running.reload_from(sources, loaded, hangup);
     signals.next().await;
     signals.end_at_the_next();
     running.stop().await;
@@ -77,7 +82,12 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<Running> {
     let node = Arc::new(Node::new(&settings.node_name, hub, broker));
     services.spawn(node.clone().leave_empty_rooms(serving.clone()));
 
-    let context = Arc::new(Context::new(node.clone(), verifier(&settings)?, settings.clone(), metrics.clone()));
+    let context = Arc::new(Context::new(
+        node.clone(),
+        verifier(&settings, &services, &serving)?,
+        settings.clone(),
+        metrics.clone(),
+    ));
     let limits = &settings.client;
     let gate = Gate::new(limits.connection_limit, limits.connection_rate_limit, metrics.connections.clone());
     let readiness = Readiness::new(node, gate.clone(), metrics, settings.ready.broker_grace);
@@ -118,6 +128,13 @@ fn listen(
 }
 
 impl Running {
+    /// From now on reads the settings again at SIGHUP, or when their file changes.
+    fn reload_from(&self, sources: Sources, loaded: Loaded, hangup: Signal) {
+        let Stoppable { context, services, serving, .. } = &self.stoppable;
+        let reload = Reload::new(sources, loaded, context.clone(), hangup);
+        services.spawn(reload.run(serving.clone()));
+    }
+
     /// Stops the node as a signal would, and returns when every task has ended.
     pub async fn stop(self) {
         self.stoppable.stop().await;
@@ -145,11 +162,20 @@ fn broker(
     Ok(RedisBroker::start(&options, deliver, metrics.clone(), services, serving.clone())?)
 }
 
-/// What checks tokens; nothing where no key is set.
-fn verifier(settings: &Settings) -> anyhow::Result<Option<Verifier>> {
+/// What checks tokens, with keys that are fetched where an address is set; nothing where no key is.
+fn verifier(
+    settings: &Settings,
+    services: &TaskTracker,
+    serving: &CancellationToken,
+) -> anyhow::Result<Option<Verifier>> {
     let keys = &settings.auth;
-    let any = keys.hmac_secret.is_some() || keys.hmac_previous_secret.is_some() || keys.public_key.is_some();
-    Ok(any.then(|| cli::verifier(keys)).transpose()?)
+    if !keys.any_connection_key() && !keys.subscription_token.any() {
+        return Ok(None);
+    }
+    let verifier = cli::verifier(keys)?;
+    let (fresh, stop) = (verifier.clone(), serving.clone());
+    services.spawn(async move { stop.run_until_cancelled_owned(fresh.keep_keys_fresh()).await });
+    Ok(Some(verifier))
 }
 
 fn internal_routes(loaded: &Loaded, node: &Stoppable) -> Router {

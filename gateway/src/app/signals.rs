@@ -1,4 +1,5 @@
-//! The signals that stop a node: the first one in good order, the second one at once.
+//! The signals that stop a node, the first one in good order, the second one at once; and the one that has it read its
+//! settings again.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -15,6 +16,14 @@ impl Signals {
     /// Signals cannot be listened to.
     pub(super) fn listen() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// SIGHUP; from its making on it does not end the process.
+    ///
+    /// # Errors
+    /// Signals cannot be listened to.
+    pub(super) fn hangup() -> std::io::Result<Signal> {
+        signal(SignalKind::hangup())
     }
 
     /// Waits for the next one.

@@ -9,7 +9,7 @@ use thiserror::Error;
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// Algorithms of an RSA key.
-const RSA: &[Algorithm] =
+pub(super) const RSA: &[Algorithm] =
     &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
 
 /// Object identifiers of the curves, as DER spells them: prime256v1 and secp384r1 (RFC 5480, section 2.1.1.1).
@@ -45,6 +45,12 @@ pub enum KeyError {
     /// An RSA key of a size that is not safe, or not usable.
     #[error("is an RSA key of {0} bits; {min} to {max} are accepted", min = RSA_BITS.start(), max = RSA_BITS.end())]
     RsaSize(usize),
+    /// A shared secret where public keys are published.
+    #[error("is a shared secret; whoever reads it could sign with it")]
+    Shared,
+    /// A key for something else.
+    #[error("is not for checking signatures")]
+    Purpose,
     /// The key cannot be used with that algorithm.
     #[error("cannot be used with {asked}; it is for {known}")]
     Algorithm {
@@ -137,6 +143,11 @@ fn curve(pem: &str) -> Result<Algorithm, KeyError> {
 fn check_rsa_size(der: &[u8]) -> Result<(), KeyError> {
     let modulus =
         der_content(0x30, der).and_then(|sequence| der_content(0x02, sequence)).ok_or(KeyError::Unreadable)?;
+    check_modulus(modulus)
+}
+
+/// Checks the size of an RSA key by its modulus, leading zeros and all.
+pub(super) fn check_modulus(modulus: &[u8]) -> Result<(), KeyError> {
     let first = modulus.iter().position(|byte| *byte != 0).unwrap_or(modulus.len());
     let bits = modulus[first..].len() * 8 - modulus.get(first).map_or(0, |byte| byte.leading_zeros() as usize);
     if RSA_BITS.contains(&bits) { Ok(()) } else { Err(KeyError::RsaSize(bits)) }

@@ -11,24 +11,32 @@ const HMAC: &[Algorithm] = &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS51
 /// A key that signs, and the algorithm it signs with.
 pub struct Signer {
     key: EncodingKey,
-    algorithm: Algorithm,
+    header: Header,
 }
 
 impl Signer {
     /// Signs with a shared secret; HS256 unless another is asked for.
     pub fn from_secret(secret: &str, algorithm: Option<&str>) -> Result<Self, KeyError> {
-        Ok(Self { key: EncodingKey::from_secret(secret.as_bytes()), algorithm: choose(algorithm, HMAC)? })
+        let header = Header::new(choose(algorithm, HMAC)?);
+        Ok(Self { key: EncodingKey::from_secret(secret.as_bytes()), header })
     }
 
     /// Signs with a private key in PEM; RS256, ES256, ES384 or `EdDSA` as the key is, unless another is asked for.
     pub fn from_pem(pem: &str, algorithm: Option<&str>) -> Result<Self, KeyError> {
         let (key, known) = key::private(pem)?;
-        Ok(Self { key, algorithm: choose(algorithm, known)? })
+        Ok(Self { key, header: Header::new(choose(algorithm, known)?) })
+    }
+
+    /// The same, naming the key in its tokens (header `kid`).
+    #[must_use]
+    pub fn named(mut self, kid: &str) -> Self {
+        self.header.kid = Some(kid.to_owned());
+        self
     }
 
     /// The token with these claims.
     pub fn sign(&self, claims: &impl Serialize) -> Result<String, KeyError> {
-        jsonwebtoken::encode(&Header::new(self.algorithm), claims, &self.key).map_err(|_| KeyError::Signing)
+        jsonwebtoken::encode(&self.header, claims, &self.key).map_err(|_| KeyError::Signing)
     }
 }
 

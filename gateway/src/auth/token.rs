@@ -1,16 +1,13 @@
-//! Verifies connection tokens. The signature is checked first; of a token that nobody signed nothing is believed. Then
-//! time, audience, issuer, and what the claims are. The answers name the claim at fault and never quote the token.
+//! What can be wrong with a token, and the parts of one that are looked at before its signature. The answers name the claim
+//! at fault and never quote the token.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
-use roomcast_shared::claims::ConnectClaims;
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::Header;
+use roomcast_shared::claims::RegisteredClaims;
+use serde::Deserialize;
 use thiserror::Error;
-
-use super::{
-    Keys,
-    key::{self, KeyError},
-};
 
 /// Longest token that is looked at, in bytes.
 pub const TOKEN_LIMIT: usize = 16 * 1024;
@@ -33,6 +30,10 @@ pub enum TokenError {
         /// Until when.
         wait: Duration,
     },
+    /// The issuer's keys were not fetched yet, or the key that the token names may be newer than those that were. Clients
+    /// are to come back with the same token.
+    #[error("the key that it names is not here yet; the issuer's keys are being fetched")]
+    KeysUnavailable,
     /// Longer than [`TOKEN_LIMIT`].
     #[error("{0} bytes long; {TOKEN_LIMIT} are accepted")]
     TooLong(usize),
@@ -44,6 +45,12 @@ pub enum TokenError {
     UnknownKey {
         /// What the token says.
         algorithm: String,
+    },
+    /// The issuer publishes no key of the name the token gives.
+    #[error("signed with an unknown key: the issuer has no key named {kid:?} (header kid)")]
+    UnknownKid {
+        /// What the token says.
+        kid: String,
     },
     /// A key of this node is for that algorithm, and did not sign the token.
     #[error("bad signature: it is not signed with a key of this node, or was changed since")]
@@ -59,7 +66,7 @@ pub enum TokenError {
     /// `iss` is not what is configured.
     #[error("wrong issuer (claim iss): wanted {wanted:?}, has {has}")]
     WrongIssuer {
-        /// What is configured.
+        /// What is configured; of several issuers, all.
         wanted: String,
         /// What the token says.
         has: String,
@@ -74,120 +81,79 @@ impl TokenError {
     pub fn is_expired(&self) -> bool {
         matches!(self, Self::Expired { .. } | Self::NotYetValid { .. })
     }
-}
 
-/// One key with the algorithms it is for.
-struct Accepted {
-    key: DecodingKey,
-    validation: Validation,
-}
+    /// Whether the token may be good and cannot be checked now: the client is told a temporary error and may come back with
+    /// the same token.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::KeysUnavailable)
+    }
 
-impl Accepted {
-    fn new(key: DecodingKey, algorithms: &[Algorithm]) -> Self {
-        let mut validation = Validation::new(algorithms[0]);
-        validation.algorithms = algorithms.to_vec();
-        // What the claims say is judged here, where the answer can name it; the library's defaults would demand `exp`,
-        // grant a minute beyond it, pass over `nbf`, and refuse any `aud` that nobody asked for.
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
-        Self { key, validation }
+    pub(super) fn wrong_issuer(wanted: &str, has: &str) -> Self {
+        let has = if has.is_empty() { "none".to_owned() } else { quote(&format!("{has:?}")) };
+        Self::WrongIssuer { wanted: wanted.to_owned(), has }
     }
 }
 
-/// Checks tokens against the keys of this node.
-pub struct Verifier {
-    accepted: Vec<Accepted>,
-    audience: Option<String>,
-    issuer: Option<String>,
+/// Whether a token says that it is for a subscription. Nothing else is looked at, its signature neither.
+pub fn is_for_a_subscription(token: &str) -> bool {
+    let alleged = Signed::parse(token).ok().and_then(|signed| signed.alleged());
+    alleged.and_then(|claims| claims.channel).is_some_and(|channel| !channel.is_empty())
 }
 
-impl Verifier {
-    /// Reads the keys.
-    ///
-    /// # Errors
-    /// The public key cannot be used; a secret always can.
-    pub fn new(keys: &Keys<'_>) -> Result<Self, KeyError> {
-        const HMAC: &[Algorithm] = &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
-        let secrets = [keys.hmac_secret, keys.hmac_previous_secret];
-        let secret = |secret: &str| Accepted::new(DecodingKey::from_secret(secret.as_bytes()), HMAC);
-        let mut accepted: Vec<_> = secrets.into_iter().flatten().map(secret).collect();
-        if let Some(pem) = keys.public_key {
-            let (key, algorithms) = key::public(pem)?;
-            accepted.push(Accepted::new(key, algorithms));
-        }
-        Ok(Self { accepted, audience: keys.audience.map(str::to_owned), issuer: keys.issuer.map(str::to_owned) })
-    }
+/// A token in its parts, of which nothing is believed yet (RFC 7515, section 7.1).
+pub(super) struct Signed<'a> {
+    /// The algorithm it says it is signed with, and the name of the key.
+    pub(super) header: Header,
+    /// What is signed: header and claims as they are spelt.
+    pub(super) message: &'a str,
+    /// The signature as it is spelt.
+    pub(super) signature: &'a str,
+    /// The claims in JSON.
+    pub(super) claims: String,
+}
 
-    /// Checks a connection token and gives its claims.
-    ///
-    /// # Errors
-    /// Why it is refused, for the log and for whoever made the token.
-    pub fn verify(&self, token: &str) -> Result<ConnectClaims, TokenError> {
-        self.verify_at(token, SystemTime::now())
-    }
+/// What is looked at before the signature is checked, to choose what to check it with.
+#[derive(Deserialize)]
+struct Alleged {
+    iss: Option<String>,
+    channel: Option<String>,
+}
 
-    /// The same at another time than now.
-    pub fn verify_at(&self, token: &str, now: SystemTime) -> Result<ConnectClaims, TokenError> {
-        let claims = self.signed_claims(token)?;
-        check_time(&claims, now.duration_since(UNIX_EPOCH).unwrap_or_default())?;
-        self.check_parties(&claims)?;
-        claims.validate().map_err(|error| TokenError::BadClaim(quote(&error.to_string())))?;
-        Ok(claims)
-    }
-
-    /// The claims of a token that one of the keys has signed.
-    fn signed_claims(&self, token: &str) -> Result<ConnectClaims, TokenError> {
+impl<'a> Signed<'a> {
+    /// Takes a token apart.
+    pub(super) fn parse(token: &'a str) -> Result<Self, TokenError> {
         if token.len() > TOKEN_LIMIT {
             return Err(TokenError::TooLong(token.len()));
         }
-        let algorithm = algorithm(token)?;
-        // The key decides which algorithms are good; the header only saves asking keys that cannot have signed it.
-        let fitting = self.accepted.iter().filter(|accepted| accepted.validation.algorithms.contains(&algorithm));
-        let mut refusal = TokenError::UnknownKey { algorithm: format!("{algorithm:?}") };
-        for Accepted { key, validation } in fitting {
-            match jsonwebtoken::decode(token, key, validation) {
-                Ok(decoded) => return Ok(decoded.claims),
-                Err(error) => match error.kind() {
-                    ErrorKind::Json(error) => return Err(TokenError::BadClaim(quote(&error.to_string()))),
-                    ErrorKind::InvalidSignature => refusal = TokenError::BadSignature,
-                    _ => return Err(TokenError::Malformed("signature or claims are not base64url")),
-                },
-            }
+        let parts = token.rsplit_once('.').and_then(|(message, signature)| {
+            let (header, claims) = message.split_once('.')?;
+            (!header.is_empty() && !claims.contains('.')).then_some((message, claims, signature))
+        });
+        let (message, claims, signature) =
+            parts.ok_or(TokenError::Malformed("not three parts with dots between them"))?;
+        let header = jsonwebtoken::decode_header(token)
+            .map_err(|_| TokenError::Malformed("the header is not base64url JSON with an algorithm that is known"))?;
+        // What a header declares critical has to be understood (RFC 7515, section 4.1.11), and no extension is here.
+        if header.crit.is_some() {
+            return Err(TokenError::Malformed("the header declares extensions critical, and none is known"));
         }
-        Err(refusal)
+        let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).ok().and_then(|claims| String::from_utf8(claims).ok());
+        let claims = claims.ok_or(TokenError::Malformed("the claims are not base64url text"))?;
+        Ok(Self { header, message, signature, claims })
     }
 
-    fn check_parties(&self, claims: &ConnectClaims) -> Result<(), TokenError> {
-        if let Some(wanted) = self.audience.as_ref().filter(|wanted| !claims.aud.contains(wanted)) {
-            let has = claims.aud.iter().map(|audience| format!("{audience:?}")).collect::<Vec<_>>().join(", ");
-            let has = if has.is_empty() { "none".to_owned() } else { quote(&has) };
-            return Err(TokenError::WrongAudience { wanted: wanted.clone(), has });
-        }
-        if let Some(wanted) = self.issuer.as_ref().filter(|wanted| **wanted != claims.iss) {
-            let has = if claims.iss.is_empty() { "none".to_owned() } else { quote(&format!("{:?}", claims.iss)) };
-            return Err(TokenError::WrongIssuer { wanted: wanted.clone(), has });
-        }
-        Ok(())
+    /// Who it says has made it; empty where it does not say.
+    pub(super) fn alleged_issuer(&self) -> String {
+        self.alleged().and_then(|claims| claims.iss).unwrap_or_default()
+    }
+
+    fn alleged(&self) -> Option<Alleged> {
+        serde_json::from_str(&self.claims).ok()
     }
 }
 
-/// The algorithm a token says it is signed with.
-fn algorithm(token: &str) -> Result<Algorithm, TokenError> {
-    if token.bytes().filter(|byte| *byte == b'.').count() != 2 {
-        return Err(TokenError::Malformed("not three parts with dots between them"));
-    }
-    let header = jsonwebtoken::decode_header(token)
-        .map_err(|_| TokenError::Malformed("the header is not base64url JSON with an algorithm that is known"))?;
-    // What a header declares critical has to be understood (RFC 7515, section 4.1.11), and no extension is here.
-    if header.crit.is_some() {
-        return Err(TokenError::Malformed("the header declares extensions critical, and none is known"));
-    }
-    Ok(header.alg)
-}
-
-fn check_time(claims: &ConnectClaims, now: Duration) -> Result<(), TokenError> {
+/// Checks that a token holds at a time, given since 1970.
+pub(super) fn check_time(claims: &RegisteredClaims, now: Duration) -> Result<(), TokenError> {
     if let Some(exp) = claims.exp.map(Duration::from_secs).filter(|exp| *exp <= now) {
         return Err(TokenError::Expired { ago: now.saturating_sub(exp) });
     }
@@ -198,7 +164,7 @@ fn check_time(claims: &ConnectClaims, now: Duration) -> Result<(), TokenError> {
 }
 
 /// A piece of a claim, short enough for a log line and without anything that could break it.
-fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     let clean = text.chars().take(QUOTE_LIMIT).map(|letter| if letter.is_control() { ' ' } else { letter });
     let mut quoted: String = clean.collect();
     if text.chars().nth(QUOTE_LIMIT).is_some() {

@@ -51,9 +51,9 @@ struct Flags {
 pub(super) enum Command {
     /// Run a node; what happens without a command as well
     Serve,
-    /// Print a connection token, signed with auth.hmac_secret or with a private key
-    Token(TokenRequest),
-    /// Say whether this node would accept a connection token, and if not, which claim fails; exit code 0 or 1
+    /// Print a token for a connection, or with --subscription for one room, signed with auth.hmac_secret or a private key
+    Token(Box<TokenRequest>),
+    /// Say whether this node would accept a token, for a connection or a room, and if not, which claim fails; exit code 0 or 1
     CheckToken {
         /// The token, or - to read it from the standard input
         token: String,
@@ -113,7 +113,8 @@ fn after_help() -> String {
          before the file. With _file behind its name (_FILE behind its variable) a setting is read from the file so \
          named. Durations are written 250ms, 30s, 5m, 1h, 1h30m; sizes 512, 64KB, 1MB, 1GB (1KB is 1024 bytes); lists, \
          outside of the settings file, with commas. Namespaces are declared in the settings file, as [[namespaces]] with \
-         a name and the options of [rooms].",
+         a name and the options of [rooms]; so are issuers of tokens that have keys of their own, as [[auth.issuers]] with \
+         a name and the options of a key.",
     ];
     introduction.map(|text| config::wrap(text, 110).join("\n") + "\n\n").concat() + &config::help()
 }

@@ -2,8 +2,13 @@
 
 use std::io::Read;
 
+use serde::Serialize;
+
 use super::{Outcome, keys};
-use crate::{auth::TOKEN_LIMIT, config::Loaded};
+use crate::{
+    auth::{TOKEN_LIMIT, TokenError, Verifier, is_for_a_subscription},
+    config::Loaded,
+};
 
 /// Checks a token. What is accepted is printed with its claims, what is not with the reason.
 pub(super) fn check_token(token: &str, loaded: &Loaded) -> Outcome {
@@ -22,14 +27,36 @@ pub(super) fn check_token(token: &str, loaded: &Loaded) -> Outcome {
         Ok(token) => token,
         Err(error) => return Outcome::failure(format!("roomcast: cannot read the token: {error}\n")),
     };
-    let verified = keys::verifier(&loaded.settings.auth).expect("the keys were checked when the settings were loaded");
-    match verified.verify(token.trim()) {
+    let verifier = keys::verifier(&loaded.settings.auth).expect("the keys were checked when the settings were loaded");
+    let faults = match fetch(&verifier) {
+        Ok(faults) => faults,
+        Err(error) => return Outcome::failure(format!("roomcast: {error}\n")),
+    };
+    let token = token.trim();
+    let mut outcome = if is_for_a_subscription(token) {
+        answer("accepted as a subscription token", verifier.verify_subscription(token))
+    } else {
+        answer("accepted", verifier.verify(token))
+    };
+    let faults: String = faults.iter().map(|fault| format!("roomcast: keys cannot be fetched: {fault}\n")).collect();
+    outcome.stderr = faults + &outcome.stderr;
+    outcome
+}
+
+fn answer<C: Serialize>(accepted: &str, verified: Result<C, TokenError>) -> Outcome {
+    match verified {
         Ok(claims) => {
             let claims = serde_json::to_string_pretty(&claims).unwrap_or_else(|error| error.to_string());
-            Outcome::success(format!("accepted\n{claims}\n"))
+            Outcome::success(format!("{accepted}\n{claims}\n"))
         }
         Err(error) => Outcome::failure(format!("refused: {error}\n")),
     }
+}
+
+/// Fetches keys as a node would; gives what went wrong.
+fn fetch(verifier: &Verifier) -> std::io::Result<Vec<String>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(verifier.fetch_keys()))
 }
 
 fn read_input() -> std::io::Result<String> {

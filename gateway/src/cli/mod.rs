@@ -11,7 +11,7 @@ mod token;
 use std::ffi::OsString;
 
 pub use health::health;
-pub use keys::{signer, verifier};
+pub use keys::{signer, trust, verifier};
 pub use outcome::Outcome;
 
 use crate::config::{self, Loaded, Sources};
@@ -19,8 +19,8 @@ use args::{Arguments, Command};
 
 /// What was asked for.
 pub enum Action {
-    /// Run a node with these settings.
-    Serve(Box<Loaded>),
+    /// Run a node with these settings, which may be read again from where they are.
+    Serve(Box<Loaded>, Sources),
     /// A command that has been carried out.
     Done(Outcome),
 }
@@ -33,7 +33,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Vec<(OsSt
     };
     match command {
         Command::Serve => match load(&sources) {
-            Ok(loaded) => Action::Serve(Box::new(loaded)),
+            Ok(loaded) => Action::Serve(Box::new(loaded), sources),
             Err(outcome) => Action::Done(outcome),
         },
         Command::CheckConfig { markdown: true } => Action::Done(Outcome::success(config::markdown_table())),
@@ -50,7 +50,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: Vec<(OsSt
     }
 }
 
-fn load(sources: &Sources) -> Result<Loaded, Outcome> {
+/// Reads and checks the settings.
+///
+/// # Errors
+/// What is wrong with them, as the command line says it.
+pub fn load(sources: &Sources) -> Result<Loaded, Outcome> {
     config::load(sources, &[keys::check]).map_err(|faults| Outcome::usage(format!("roomcast: {faults}\n")))
 }
 

@@ -10,25 +10,23 @@ use super::{
     rooms::RoomRules,
     secret::Secret,
     settings::{Concluded, Settings},
+    tokens::{self, SECRET_LENGTH},
 };
-
-/// HMAC-SHA-256 keys should be as long as its output (RFC 7518, section 3.2).
-const SECRET_LENGTH: usize = 32;
 
 /// What is left at least of the time to stop when the last client was closed, so that it is told so.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Checks what was read as a whole and completes it.
 pub(super) fn finish(mut loader: Loader, checks: &[Check]) -> Result<Loaded, Faults> {
-    let keyed = ["auth.hmac_secret", "auth.hmac_previous_secret", "auth.public_key"]
-        .iter()
-        .any(|path| *loader.provenance.of(path) != Source::Default);
+    let keyed = tokens::keyed(&loader.settings, &loader.provenance);
     let development = !keyed && !loader.settings.client.insecure;
     let mut found = reach(&loader.settings, keyed);
     found.extend(limits(&loader.settings));
+    let mut found: Vec<_> = found.into_iter().map(|(path, message)| (path.to_owned(), message)).collect();
+    found.extend(tokens::check(&loader.settings.auth));
     found.extend(checks.iter().flat_map(|check| check(&loader.settings)));
     for (path, message) in found {
-        let source = loader.provenance.of(path).clone();
+        let source = loader.provenance.of(&path).clone();
         loader.faults.push(Fault::new(source, format!("{path}: {message}")));
     }
     if !loader.faults.is_empty() {
@@ -110,19 +108,7 @@ fn limits(settings: &Settings) -> Vec<(&'static str, String)> {
 }
 
 fn warnings(settings: &Settings, development: bool) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let secrets = [
-        ("auth.hmac_secret", &settings.auth.hmac_secret),
-        ("auth.hmac_previous_secret", &settings.auth.hmac_previous_secret),
-    ];
-    for (path, secret) in secrets {
-        if let Some(length) = secret.as_ref().map(|secret| secret.reveal().len()).filter(|len| *len < SECRET_LENGTH) {
-            warnings.push(format!(
-                "{path} has {length} bytes; with less than {SECRET_LENGTH} it may be guessed from a single token \
-                 (`openssl rand -hex 32` makes a good one)"
-            ));
-        }
-    }
+    let mut warnings = tokens::warnings(&settings.auth);
     if development && settings.redis.url.is_some() {
         warnings.push(
             "redis.url is set, but no key: other nodes will not accept the tokens of this one, nor this one theirs; \

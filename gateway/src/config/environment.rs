@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use super::{
     FILE_VARIABLE, PREFIX,
+    file::Tables,
     load::{Assignment, Fault, Known},
     provenance::Source,
     suggest::nearest,
@@ -11,7 +12,7 @@ use super::{
 };
 
 /// The variable of a setting.
-pub(super) fn variable(path: &str) -> String {
+pub fn variable(path: &str) -> String {
     format!("{PREFIX}{}", path.to_uppercase().replace('.', "_"))
 }
 
@@ -65,8 +66,8 @@ impl Contents {
 }
 
 fn unknown(name: &str, known: &Known) -> String {
-    if name.starts_with("ROOMCAST_NAMESPACES") {
-        return "namespaces are declared in the settings file only: write [[namespaces]] there".to_owned();
+    if let Some(path) = Tables::ALL.map(Tables::path).into_iter().find(|path| name.starts_with(&variable(path))) {
+        return format!("{path} are declared in the settings file only: write [[{path}]] there");
     }
     let variables: Vec<_> = known.names().map(variable).collect();
     let names = variables.iter().map(String::as_str).chain([FILE_VARIABLE]);

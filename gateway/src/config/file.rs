@@ -20,10 +20,47 @@ pub(super) fn unknown(path: &str, known: &Known) -> String {
     format!("unknown setting; {}", nearest(path, known.names(), '.'))
 }
 
+/// Lists of tables, each of which has a name by which its settings go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tables {
+    /// `[[namespaces]]`
+    Namespaces,
+    /// `[[auth.issuers]]`
+    Issuers,
+}
+
+impl Tables {
+    pub(super) const ALL: [Self; 2] = [Self::Namespaces, Self::Issuers];
+
+    /// Where they stand.
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Self::Namespaces => "namespaces",
+            Self::Issuers => "auth.issuers",
+        }
+    }
+
+    /// What one of them is called.
+    fn one(self) -> &'static str {
+        match self {
+            Self::Namespaces => "a namespace",
+            Self::Issuers => "an issuer",
+        }
+    }
+}
+
+/// A table that has a name.
+pub(super) struct Declared {
+    pub(super) tables: Tables,
+    pub(super) name: String,
+    /// Where it has its name.
+    pub(super) source: Source,
+}
+
 /// What a settings file says.
 pub(super) struct Contents {
-    /// Names of namespaces in their order, each with the place of its declaration.
-    pub(super) namespaces: Vec<(String, Source)>,
+    /// Tables that have names, in their order.
+    pub(super) declared: Vec<Declared>,
     /// Everything else.
     pub(super) assignments: Vec<Assignment>,
     /// What is wrong with it.
@@ -32,7 +69,7 @@ pub(super) struct Contents {
 
 /// Reads a settings file.
 pub(super) fn read(path: &Path, known: &Known) -> Contents {
-    let contents = Contents { namespaces: Vec::new(), assignments: Vec::new(), faults: Vec::new() };
+    let contents = Contents { declared: Vec::new(), assignments: Vec::new(), faults: Vec::new() };
     let mut reader = Reader { path, text: String::new(), known, contents };
     match std::fs::read_to_string(path) {
         Ok(text) => reader.text = text,
@@ -76,11 +113,13 @@ impl Reader<'_> {
     }
 
     fn entry(&mut self, path: &str, at: Range<usize>, value: &Spanned<DeValue<'_>>) {
+        if let Some(tables) = Tables::ALL.into_iter().find(|tables| tables.path() == path) {
+            return match value.get_ref() {
+                DeValue::Array(items) => items.iter().for_each(|item| self.named(tables, item)),
+                _ => self.fault(Some(at), format!("{path}: write [[{path}]], once for each of them")),
+            };
+        }
         match value.get_ref() {
-            DeValue::Array(items) if path == "namespaces" => items.iter().for_each(|item| self.namespace(item)),
-            _ if path == "namespaces" => {
-                self.fault(Some(at), "namespaces: write [[namespaces]], once for each of them".to_owned());
-            }
             DeValue::Table(table) if self.known.is_section(path) => self.table(path, table),
             DeValue::Table(_) if self.known.is_setting(path) => {
                 self.fault(Some(at), format!("{path}: is a table where one value is expected"));
@@ -102,42 +141,44 @@ impl Reader<'_> {
         }
     }
 
-    fn namespace(&mut self, item: &Spanned<DeValue<'_>>) {
+    fn named(&mut self, tables: Tables, item: &Spanned<DeValue<'_>>) {
+        let path = tables.path();
         let Some(table) = item.get_ref().as_table() else {
-            return self.fault(Some(item.span()), "namespaces: write [[namespaces]], once for each of them".to_owned());
+            return self.fault(Some(item.span()), format!("{path}: write [[{path}]], once for each of them"));
         };
         let Some((key, name)) = table.iter().find(|(key, _)| key.get_ref() == "name") else {
-            return self.fault(Some(item.span()), "namespaces: a namespace has no name: add name = \"…\"".to_owned());
+            let one = tables.one();
+            return self.fault(Some(item.span()), format!("{path}: {one} has no name: add name = \"…\""));
         };
-        match self.namespace_name(name.get_ref()) {
+        match self.name(tables, name.get_ref()) {
             Ok(name) => {
-                let declared = (name.clone(), self.source(Some(key.span())));
-                self.contents.namespaces.push(declared);
-                self.namespace_rules(&name, table);
+                let source = self.source(Some(key.span()));
+                self.contents.declared.push(Declared { tables, name: name.clone(), source });
+                self.entries_of(&join(path, &name), table);
             }
-            Err(message) => self.fault(Some(key.span()), message),
+            Err(message) => self.fault(Some(key.span()), format!("{path}: {message}")),
         }
     }
 
-    fn namespace_rules(&mut self, name: &str, table: &DeTable<'_>) {
+    /// Settings go by the name of their table, so that flags and listings can name them as well.
+    fn entries_of(&mut self, path: &str, table: &DeTable<'_>) {
         let mut entries: Vec<_> = table.iter().filter(|(key, _)| key.get_ref() != "name").collect();
         entries.sort_by_key(|(key, _)| key.span().start);
         for (key, value) in entries {
-            // Rules go by the name of their namespace, so that flags and listings can name them as well.
-            self.entry(&join(&join("namespaces", name), key.get_ref()), key.span(), value);
+            self.entry(&join(path, key.get_ref()), key.span(), value);
         }
     }
 
-    fn namespace_name(&self, name: &DeValue<'_>) -> Result<String, String> {
+    fn name(&self, tables: Tables, name: &DeValue<'_>) -> Result<String, String> {
         let Some(name) = name.as_str() else {
-            return Err("namespaces: the name of a namespace is a text in quotes".to_owned());
+            return Err(format!("the name of {} is a text in quotes", tables.one()));
         };
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if name.len() < 2 || !name.bytes().all(valid) {
-            return Err(format!("namespaces: {name:?} is no name: use two or more of letters, digits, -, _ and ."));
+            return Err(format!("{name:?} is no name: use two or more of letters, digits, -, _ and ."));
         }
-        if self.contents.namespaces.iter().any(|(known, _)| known == name) {
-            return Err(format!("namespaces: {name} is declared twice; make one of the two"));
+        if self.contents.declared.iter().any(|known| known.tables == tables && known.name == name) {
+            return Err(format!("{name} is declared twice; make one of the two"));
         }
         Ok(name.to_owned())
     }

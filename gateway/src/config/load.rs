@@ -4,10 +4,13 @@
 use std::{ffi::OsString, fmt, path::Path, path::PathBuf};
 
 use super::{
-    FILE_VARIABLE, check, environment, file,
+    FILE_VARIABLE, check, environment,
+    file::{self, Declared, Tables},
     provenance::{Provenance, Source},
     rooms::{Namespace, RoomRules},
+    section::join,
     settings::Settings,
+    tokens::{NamedIssuer, TokenKeys},
     value::Raw,
 };
 
@@ -38,7 +41,7 @@ pub struct Flag {
 
 /// A further check of the finished tree, made by a module that `config` must not know: the path of a setting, and what
 /// is wrong with its value.
-pub type Check = fn(&Settings) -> Vec<(&'static str, String)>;
+pub type Check = fn(&Settings) -> Vec<(String, String)>;
 
 /// Settings that were read and checked.
 #[derive(Clone, Debug)]
@@ -118,7 +121,7 @@ impl Known {
 
     pub(super) fn sections(&self) -> impl Iterator<Item = &str> {
         let sections = self.names().filter_map(|path| path.rsplit_once('.')).map(|(section, _)| section);
-        sections.chain(["namespaces"])
+        sections.chain(Tables::ALL.map(Tables::path))
     }
 
     pub(super) fn is_setting(&self, path: &str) -> bool {
@@ -143,7 +146,7 @@ impl Known {
 /// Everything that is wrong, each with its source.
 pub fn load(sources: &Sources, checks: &[Check]) -> Result<Loaded, Faults> {
     let mut loader = Loader { settings: Settings::default(), provenance: Provenance::default(), faults: Vec::new() };
-    if let Some(path) = settings_file(sources) {
+    if let Some(path) = sources.settings_file() {
         loader.take_file(&path);
     }
     let environment = environment::read(&sources.environment, &Known::of(&loader.settings));
@@ -153,9 +156,12 @@ pub fn load(sources: &Sources, checks: &[Check]) -> Result<Loaded, Faults> {
     check::finish(loader, checks).map(|loaded| with_note_of_links(loaded, &environment.passed_over))
 }
 
-fn settings_file(sources: &Sources) -> Option<PathBuf> {
-    let variable = || sources.environment.iter().find(|(name, path)| name == FILE_VARIABLE && !path.is_empty());
-    sources.file.clone().or_else(|| variable().map(|(_, path)| PathBuf::from(path)))
+impl Sources {
+    /// The settings file: named on the command line, or by its variable.
+    pub fn settings_file(&self) -> Option<PathBuf> {
+        let variable = || self.environment.iter().find(|(name, path)| name == FILE_VARIABLE && !path.is_empty());
+        self.file.clone().or_else(|| variable().map(|(_, path)| PathBuf::from(path)))
+    }
 }
 
 fn assignment_of_flag(flag: &Flag) -> Assignment {
@@ -186,9 +192,12 @@ pub(super) struct Loader {
 impl Loader {
     fn take_file(&mut self, path: &Path) {
         let contents = file::read(path, &Known::of(&self.settings));
-        for (name, source) in contents.namespaces {
-            self.provenance.record(&format!("namespaces.{name}"), source);
-            self.settings.namespaces.push(Namespace { name, rules: RoomRules::default() });
+        for Declared { tables, name, source } in contents.declared {
+            self.provenance.record(&join(tables.path(), &name), source);
+            match tables {
+                Tables::Namespaces => self.settings.namespaces.push(Namespace { name, rules: RoomRules::default() }),
+                Tables::Issuers => self.settings.auth.issuers.push(NamedIssuer { name, keys: TokenKeys::default() }),
+            }
         }
         self.take_layer(contents.assignments);
         self.faults.extend(contents.faults);

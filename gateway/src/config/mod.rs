@@ -17,18 +17,19 @@ mod secret;
 mod section;
 mod settings;
 mod suggest;
+mod tokens;
 mod transports;
 mod value;
 
+pub use environment::variable;
 pub use load::{Check, Fault, Faults, Flag, Loaded, Sources, load};
 pub use origin::OriginPattern;
 pub use provenance::{Provenance, Source};
 pub use report::{describe, help, markdown_table, wrap};
 pub use rooms::{DataFormat, DeltaType, Namespace, RecoveryMode, RoomPattern, RoomRules, SlowConsumer};
 pub use secret::{Pem, RedisUrl, Secret};
-pub use settings::{
-    Api, Auth, Channel, Client, Concluded, Http, Hub, Log, Ready, Redis, Settings, Shutdown, WebSocket,
-};
+pub use settings::{Api, Channel, Client, Concluded, Http, Hub, Log, Ready, Redis, Settings, Shutdown, WebSocket};
+pub use tokens::{Auth, Flat, KeyUrl, NamedIssuer, Pattern, TokenKeys};
 pub use transports::Transports;
 pub use value::{LogFormat, LogLevel};
 

@@ -2,7 +2,15 @@
 
 use std::fmt::Write;
 
-use super::{environment::variable, load::Loaded, rooms::RoomRules, section::About, settings::Settings, value::Value};
+use super::{
+    environment::variable,
+    load::Loaded,
+    rooms::RoomRules,
+    section::{About, Place},
+    settings::Settings,
+    tokens::TokenKeys,
+    value::Value,
+};
 
 /// One setting as listings need it.
 struct Entry {
@@ -45,20 +53,23 @@ pub fn markdown_table() -> String {
         writeln!(text, "| `{path}` | `{}` | {kind} | {default} | {doc} |", variable(&path))
             .expect("a String takes all");
     }
-    let mut rules: Vec<_> = Vec::new();
-    visit_rules(&mut |path| rules.push(format!("`{path}`")));
-    writeln!(
-        text,
-        "| `[[namespaces]]` | | list of tables | | Each with a `name` and the options {}; in the settings file only. |",
-        rules.join(", ")
-    )
-    .expect("a String takes all");
+    for (path, options) in
+        [("auth.issuers", options(&mut TokenKeys::default())), ("namespaces", options(&mut RoomRules::default()))]
+    {
+        writeln!(
+            text,
+            "| `[[{path}]]` | | list of tables | | Each with a `name` and the options {options}; in the settings file only. |"
+        )
+        .expect("a String takes all");
+    }
     text
 }
 
-fn visit_rules(visit: &mut dyn FnMut(&str)) {
-    use super::section::Place;
-    RoomRules::default().visit("", &About { doc: "", default: None }, &mut |path, _, _| visit(path));
+/// The names of a section's settings.
+fn options(section: &mut dyn Place) -> String {
+    let mut names = Vec::new();
+    section.visit("", &About { doc: "", default: None }, &mut |path, _, _| names.push(format!("`{path}`")));
+    names.join(", ")
 }
 
 /// The settings for `--help`: name, variable, default and meaning.

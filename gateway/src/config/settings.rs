@@ -9,8 +9,9 @@ use ipnet::IpNet;
 use super::{
     origin::OriginPattern,
     rooms::{Namespace, RoomRules},
-    secret::{Pem, RedisUrl, Secret},
+    secret::{RedisUrl, Secret},
     section::{About, Place, Visitor, section},
+    tokens::Auth,
     transports::Transports,
     value::{LogFormat, LogLevel},
 };
@@ -30,6 +31,9 @@ section! {
         allowed_origins: Vec<OriginPattern>,
         /// Networks of proxies whose `X-Forwarded-For` or PROXY header gives the client's address.
         trusted_proxies: Vec<IpNet>,
+        /// Whether the settings file is read again when it changes, as it is at SIGHUP: keys, origins and the rules of rooms
+        /// are taken anew without a restart.
+        reload: bool = "false",
         /// Whether `/` serves a page to try the node with. In development mode: true.
         playground: bool = "false",
         /// Who may connect.
@@ -62,26 +66,6 @@ section! {
         log: Log,
         /// Whether the node runs in development mode. Nobody sets it: it follows from there being no key.
         development: Concluded,
-    }
-}
-
-section! {
-    /// Who may connect. A token is accepted if one of the keys given here has signed it.
-    Auth {
-        /// Secret for tokens signed with HS256, HS384 or HS512; 32 bytes or more.
-        hmac_secret: Option<Secret>,
-        /// The secret before the present one, accepted while tokens signed with it are still about.
-        hmac_previous_secret: Option<Secret>,
-        /// Public key (PEM) for signed tokens: RSA of 2048 bits or more, EC (P-256, P-384) or Ed25519.
-        public_key: Option<Pem>,
-        /// What the `aud` claim has to be, or to contain. Unset: not looked at.
-        audience: Option<String>,
-        /// What the `iss` claim has to be. Unset: not looked at.
-        issuer: Option<String>,
-        /// Whether a client may connect without any token, as nobody.
-        allow_anonymous: bool = "false",
-        /// Whether tokens with an empty `sub` are refused.
-        disallow_anonymous_connection_tokens: bool = "false",
     }
 }
 
@@ -239,12 +223,45 @@ impl Settings {
         self.listen == self.internal_listen && self.listen.port() != 0
     }
 
-    /// The rules of a namespace by its name, or of rooms without one; `None` if no such namespace is declared. In
-    /// development mode, as long as no namespace is declared, every namespace has the rules of rooms without one.
+    /// The place of a namespace by its name; `Some(None)` for rooms without one, `None` if no such namespace is declared.
+    /// In development mode, as long as no namespace is declared, every namespace has the rules of rooms without one.
+    #[expect(clippy::option_option, reason = "not declared, and none, are two answers")]
+    pub fn namespace(&self, name: Option<&str>) -> Option<Option<usize>> {
+        let Some(name) = name else { return Some(None) };
+        let declared = self.namespaces.iter().position(|known| known.name == name);
+        let open = self.development.0 && self.namespaces.is_empty();
+        declared.map(Some).or(open.then_some(None))
+    }
+
+    /// The rules of a namespace by its name, or of rooms without one.
     pub fn rules(&self, namespace: Option<&str>) -> Option<&RoomRules> {
-        let Some(name) = namespace else { return Some(&self.rooms) };
-        let declared = self.namespaces.iter().find(|known| known.name == name).map(|known| &known.rules);
-        declared.or_else(|| (self.development.0 && self.namespaces.is_empty()).then_some(&self.rooms))
+        let rules = |place: Option<usize>| place.map_or(&self.rooms, |place| &self.namespaces[place].rules);
+        self.namespace(namespace).map(rules)
+    }
+
+    /// Names of settings that differ in `other` and are read at the start only.
+    pub fn changed_but_fixed(&self, other: &Self) -> Vec<String> {
+        let shown = |settings: &Self| {
+            let mut all = Vec::new();
+            settings.clone().visit_all(&mut |path, _, value| all.push((path.to_owned(), value.show())));
+            all
+        };
+        let differs = shown(self).into_iter().zip(shown(&other.with_reloadable_of(self)));
+        // A node without a name of its own gets another one each time.
+        let fixed = differs.filter(|((path, old), (_, new))| old != new && path != "node_name");
+        fixed.map(|((path, _), _)| path).collect()
+    }
+
+    /// These settings, with what may change while a node runs as `other` has it.
+    fn with_reloadable_of(&self, other: &Self) -> Self {
+        let (rooms, namespaces) = (other.rooms.clone(), other.namespaces.clone());
+        Self {
+            auth: other.auth.clone(),
+            allowed_origins: other.allowed_origins.clone(),
+            rooms,
+            namespaces,
+            ..self.clone()
+        }
     }
 
     /// Calls `visitor` for every setting.

@@ -145,6 +145,7 @@ impl Session {
             return self.refuse_connect(id, Refusal::Close(Disconnect::CONNECTION_LIMIT), replies);
         }
         self.stage = Stage::Connecting(identity);
+        self.caps = claims.caps.clone();
         self.enter_rooms(id, rooms, expiry, replies)
     }
 

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use arc_swap::{ArcSwap, Guard};
 use prometheus::{IntCounter, IntCounterVec};
 
 use super::secret::SecretNames;
@@ -19,8 +20,10 @@ pub struct Context {
     pub node: Arc<Node>,
     /// Checks tokens; absent where no key is set.
     pub verifier: Option<Verifier>,
-    /// Limits and room rules.
+    /// Limits, as they were at the start.
     pub settings: Arc<Settings>,
+    /// What may be reloaded: keys, origins and the rules of rooms.
+    current: ArcSwap<Settings>,
     /// The node's metrics.
     pub metrics: Arc<Metrics>,
     /// Secret names of sessions, by which commands find those of them that cannot be spoken to otherwise.
@@ -33,8 +36,23 @@ impl Context {
     /// The context of a node's sessions.
     pub fn new(node: Arc<Node>, verifier: Option<Verifier>, settings: Arc<Settings>, metrics: Arc<Metrics>) -> Self {
         let commands = CommandCounts::new(&metrics.commands);
+        let current = ArcSwap::new(settings.clone());
         let names = SecretNames::default();
-        Self { node, verifier, settings, metrics, names, commands, draining: AtomicBool::new(false) }
+        Self { node, verifier, settings, current, metrics, names, commands, draining: AtomicBool::new(false) }
+    }
+
+    /// The settings as they are now, for what may change while the node runs.
+    pub fn current(&self) -> Guard<Arc<Settings>> {
+        self.current.load()
+    }
+
+    /// From now on keys, origins and the rules of rooms are those of `settings`.
+    ///
+    /// # Errors
+    /// A key cannot be used; nothing has changed then.
+    pub fn reload(&self, settings: &Settings) -> Result<(), String> {
+        self.current.store(Arc::new(settings.clone()));
+        Ok(())
     }
 
     /// From now on no client is let in any more.

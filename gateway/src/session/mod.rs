@@ -12,7 +12,7 @@ use std::{
 };
 
 use roomcast_shared::{
-    claims::ConnectClaims,
+    claims::{Caps, ConnectClaims},
     protocol::{
         code::Disconnect,
         reply::{EmptyResult, Reply},
@@ -75,6 +75,8 @@ pub struct Session {
     address: IpAddr,
     stage: Stage,
     bearer: Option<Box<ConnectClaims>>,
+    /// What the connection token allows beside the rules of rooms.
+    caps: Caps,
     subscriptions: Vec<Subscription>,
     clock: Clock,
     pending: Option<Box<Pending>>,
@@ -137,6 +139,7 @@ impl Session {
             address: admission.address,
             stage: Stage::Fresh,
             bearer: admission.bearer,
+            caps: Caps::default(),
             subscriptions: Vec::new(),
             clock,
             pending: None,

@@ -60,7 +60,7 @@ impl Entrance {
 
     /// Lets in pages that may connect, as told by the request's `Origin`.
     pub(super) fn check_origin(&self, headers: &HeaderMap) -> Result<(), Denied> {
-        admit::check_origin(headers, &self.context.settings.allowed_origins)
+        admit::check_origin(headers, &self.context.current().allowed_origins)
     }
 
     /// Lets a client in, by origin, token and the limits of the node.
@@ -82,7 +82,7 @@ impl Entrance {
 
     /// The page that sent the request, for what its browser has to be told.
     pub(super) fn page(&self, headers: &HeaderMap) -> Page {
-        Page::of(headers, &self.context.settings.allowed_origins)
+        Page::of(headers, &self.context.current().allowed_origins)
     }
 
     /// The whole body of a request, bounded in size and time.

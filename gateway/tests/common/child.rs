@@ -70,6 +70,13 @@ impl Process {
         self.log.lock().expect("nobody panics with it").clone()
     }
 
+    /// Sends it a signal by its name, as `HUP`.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([&format!("-{signal}"), &pid]).status().expect("kill is installed");
+        assert!(status.success());
+    }
+
     /// Bytes of memory it holds at present.
     pub fn resident(&self) -> usize {
         let path = format!("/proc/{}/status", self.child.id());

@@ -1,0 +1,88 @@
+//! Settings read again while the node runs: at SIGHUP, and when their file changes. Clients stay where they are.
+
+mod common;
+
+use std::{io::Write, path::PathBuf};
+
+use common::{Client, PATIENCE, Process, json};
+use tempfile::NamedTempFile;
+use tokio::time::{Duration, Instant, sleep};
+
+const OPEN: &str = "[[namespaces]]\nname = \"chat\"\nallow_subscribe_for_client = true\n";
+const SHUT: &str = "[[namespaces]]\nname = \"chat\"\n";
+
+fn file(text: &str) -> NamedTempFile {
+    let mut file = NamedTempFile::new().expect("a directory for temporary files");
+    file.write_all(text.as_bytes()).expect("it can be written");
+    file
+}
+
+fn node(file: &NamedTempFile) -> Process {
+    Process::start(&[("config", file.path().to_str().expect("a path in UTF-8")), ("log.format", "json")])
+}
+
+fn write(file: &NamedTempFile, text: &str) {
+    std::fs::write(file.path(), text).expect("it can be written");
+}
+
+/// Waits until the log has said something so often.
+async fn logged(node: &Process, what: &str, times: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    while node.log().matches(what).count() < times {
+        assert!(Instant::now() < deadline, "never said {what:?} {times} times:\n{}", node.log());
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+const TAKEN: &str = "are taken anew";
+
+async fn may_enter(client: &mut Client, room: &str) -> bool {
+    client.ask(json!({"subscribe": {"channel": room}})).await["error"].is_null()
+}
+
+#[tokio::test]
+async fn at_a_hangup_rules_are_taken_anew_and_nobody_is_disconnected() {
+    let file = file(SHUT);
+    let node = node(&file);
+    let mut client = Client::subscribed(node.clients, "ann", "lobby").await;
+    assert!(!may_enter(&mut client, "chat:1").await);
+    write(&file, OPEN);
+    node.signal("HUP");
+    logged(&node, TAKEN, 1).await;
+    assert!(may_enter(&mut client, "chat:1").await, "the rule is taken");
+    client.publish("lobby", &json!("still here")).await;
+}
+
+#[tokio::test]
+async fn a_faulty_file_changes_nothing_and_is_told_with_its_faults() {
+    let file = file(OPEN);
+    let node = node(&file);
+    let mut client = Client::connected(node.clients, "ann").await;
+    write(&file, "[[namespaces]]\nname = \"chat\"\nallow_subscribe_for_clients = true\n");
+    node.signal("HUP");
+    logged(&node, "the settings of before stay", 1).await;
+    assert!(node.log().contains("did you mean namespaces.chat.allow_subscribe_for_client"), "{}", node.log());
+    assert!(may_enter(&mut client, "chat:1").await, "the rules of before stand");
+}
+
+#[tokio::test]
+async fn what_needs_a_restart_is_named() {
+    let file = file("client.channel_limit = 5\n");
+    let node = node(&file);
+    write(&file, "client.channel_limit = 6\nchannel.max_length = 100\n");
+    node.signal("HUP");
+    logged(&node, "at the next start only: client.channel_limit, channel.max_length", 1).await;
+}
+
+#[tokio::test]
+async fn a_changed_file_is_taken_without_a_signal_where_that_is_wanted() {
+    let file = file(&format!("reload = true\n{SHUT}"));
+    let node = node(&file);
+    let mut client = Client::connected(node.clients, "ann").await;
+    // As an orchestrator does it: another file under the same name.
+    let next: PathBuf = file.path().with_extension("next");
+    std::fs::write(&next, format!("reload = true\n{OPEN}")).expect("it can be written");
+    std::fs::rename(&next, file.path()).expect("one directory");
+    logged(&node, TAKEN, 1).await;
+    assert!(may_enter(&mut client, "chat:1").await);
+}
