@@ -20,7 +20,7 @@ use roomcast::{
     },
     metrics::Metrics,
 };
-use roomcast_shared::publication::Publication;
+use roomcast_shared::{event::Event, publication::Publication};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -91,8 +91,8 @@ impl Node {
     }
 }
 
-fn said(data: impl Into<Bytes>) -> Publication {
-    Publication { data: data.into(), ..Publication::default() }
+fn said(data: impl Into<Bytes>) -> Event {
+    Publication { data: data.into(), ..Publication::default() }.into()
 }
 
 async fn until(what: &str, holds: impl Fn() -> bool) {
