@@ -1,7 +1,7 @@
 //! The server API: `POST /api/<method>` for the user's own backend, compatible with Centrifugo's. Knows rooms by name and
 //! the node that publishes; no sockets and no Redis.
 
-use std::{sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use axum::{
     Json, Router,
@@ -53,7 +53,7 @@ enum Answer<T> {
 #[derive(Serialize)]
 struct ApiError {
     code: u32,
-    message: &'static str,
+    message: Cow<'static, str>,
 }
 
 impl Api {
@@ -86,7 +86,7 @@ impl Api {
         self.context.metrics.api_requests.with_label_values(&[method, result]).inc();
         let by_status = headers.get(ERROR_MODE).is_some_and(|mode| mode == "transport");
         let status = match &outcome {
-            Err(error) if by_status => status_of(*error),
+            Err(error) if by_status => status_of(error),
             _ => StatusCode::OK,
         };
         (status, Json(Answer::from(outcome))).into_response()
@@ -129,11 +129,14 @@ fn query_key(query: &str) -> Option<&str> {
     query.split('&').find_map(|pair| pair.strip_prefix("api_key="))
 }
 
-fn status_of(error: ErrorCode) -> StatusCode {
-    match error {
-        ErrorCode::BAD_REQUEST => StatusCode::BAD_REQUEST,
-        ErrorCode::UNKNOWN_CHANNEL | ErrorCode::METHOD_NOT_FOUND | ErrorCode::NOT_AVAILABLE => StatusCode::NOT_FOUND,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
+fn status_of(error: &ErrorCode) -> StatusCode {
+    let missing = [ErrorCode::UNKNOWN_CHANNEL, ErrorCode::METHOD_NOT_FOUND, ErrorCode::NOT_AVAILABLE];
+    if *error == ErrorCode::BAD_REQUEST {
+        StatusCode::BAD_REQUEST
+    } else if missing.contains(error) {
+        StatusCode::NOT_FOUND
+    } else {
+        StatusCode::INTERNAL_SERVER_ERROR
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use roomcast_shared::claims::ConnectClaims;
+use roomcast_shared::claims::{ConnectClaims, RegisteredClaims};
 
 use crate::{cli, config::Settings};
 
@@ -16,7 +16,8 @@ const TTL: Duration = Duration::from_hours(7 * 24);
 pub(super) fn development(settings: &Settings) -> String {
     let expires = SystemTime::now() + TTL;
     let exp = expires.duration_since(UNIX_EPOCH).map(|since| since.as_secs()).ok();
-    let claims = ConnectClaims { sub: USER.to_owned(), exp, ..ConnectClaims::default() };
+    let registered = RegisteredClaims { sub: USER.to_owned(), exp, ..RegisteredClaims::default() };
+    let claims = ConnectClaims { registered, ..ConnectClaims::default() };
     let signed = cli::signer(&settings.auth).map(|signer| signer.and_then(|signer| signer.sign(&claims)));
     signed.and_then(Result::ok).unwrap_or_default()
 }

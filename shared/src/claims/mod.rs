@@ -1,174 +1,34 @@
-//! What a connection token says. Knows how claims are spelt and what they mean together; signatures, keys and the clock are
-//! the verifier's matter.
+//! What tokens say: connection tokens, subscription tokens, and what both have in common. Knows how claims are spelt and
+//! what they mean together; signatures, keys and the clock are the verifier's matter.
 
+mod caps;
+mod connect;
+mod options;
 mod read;
+mod registered;
+mod subscribe;
+mod write;
 
-use std::collections::BTreeMap;
+pub use caps::{CapError, Caps, Verb, Verbs};
+pub use connect::ConnectClaims;
+pub use options::{Overrides, SubscribeOptions, Switch};
+pub use registered::RegisteredClaims;
+pub use subscribe::SubscribeClaims;
 
-use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
-use crate::protocol::{json, raw, reply::is_default};
+use crate::protocol::json;
 
-/// Claims of a connection token (RFC 7519 and the extensions of this protocol). Claims not named here are passed over; one
-/// that is `null` is absent.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ConnectClaims {
-    /// The user; empty for an anonymous one.
-    #[serde(skip_serializing_if = "is_default", deserialize_with = "read::sub")]
-    pub sub: String,
-    /// When the token ends, in seconds since 1970. Fractions are cut off.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "read::exp")]
-    pub exp: Option<u64>,
-    /// From when on the token is valid, likewise.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "read::nbf")]
-    pub nbf: Option<u64>,
-    /// When the token was made, likewise.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "read::iat")]
-    pub iat: Option<u64>,
-    /// When the connection ends, apart from the token; not above zero: never.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "read::expire_at")]
-    pub expire_at: Option<i64>,
-    /// Name of the token itself.
-    #[serde(skip_serializing_if = "is_default", deserialize_with = "read::jti")]
-    pub jti: String,
-    /// Whom the token is meant for; one text in the token, or several.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "read::aud", serialize_with = "one_or_many")]
-    pub aud: Vec<String>,
-    /// Who made the token.
-    #[serde(skip_serializing_if = "is_default", deserialize_with = "read::iss")]
-    pub iss: String,
-    /// What other clients are told of this one: JSON.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "read::payload", serialize_with = "json_text")]
-    pub info: Option<Bytes>,
-    /// The same as any bytes, base64 in the token; goes before `info`.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "read::b64info",
-        serialize_with = "base64_text"
-    )]
-    pub b64info: Option<Bytes>,
-    /// Rooms the client is subscribed to by connecting.
-    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "read::channels")]
-    pub channels: Vec<String>,
-    /// The same with options; where there are any, `channels` is passed over.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "read::subs")]
-    pub subs: BTreeMap<String, SubscribeOptions>,
-    /// What backends are told of the connection and no client: JSON.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "read::payload", serialize_with = "json_text")]
-    pub meta: Option<Bytes>,
-    /// The room of a subscription token, which must not pass for a connection token.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "read::channel")]
-    pub channel: Option<String>,
-}
-
-impl ConnectClaims {
-    /// What other clients are told of this one: `b64info` if it is there and not empty, else `info`, else nothing.
-    pub fn info_bytes(&self) -> Bytes {
-        prefer(self.b64info.as_ref(), self.info.as_ref())
-    }
-
-    /// When the connection ends, in seconds since 1970, or `None` for never. `expire_at` goes before `exp`.
-    pub fn expires_at(&self) -> Option<i64> {
-        match self.expire_at {
-            Some(at) => Some(at).filter(|&at| at > 0),
-            None => self.exp.map(|at| i64::try_from(at).unwrap_or(i64::MAX)),
-        }
-    }
-
-    /// Checks what the types alone do not say.
-    pub fn validate(&self) -> Result<(), ClaimsError> {
-        if self.channel.as_deref().is_some_and(|room| !room.is_empty()) {
-            return Err(ClaimsError::Channel);
-        }
-        check_depth("info", self.info.as_ref())?;
-        check_depth("meta", self.meta.as_ref())?;
-        self.subs.values().try_for_each(|options| {
-            check_depth("subs.info", options.info.as_ref())?;
-            check_depth("subs.data", options.data.as_ref())
-        })
-    }
-}
-
-/// How a connection token subscribes its client to one room.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct SubscribeOptions {
-    /// What other clients in the room are told of this one: JSON.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "read::payload", serialize_with = "json_text")]
-    pub info: Option<Bytes>,
-    /// The same as any bytes, base64 in the token; goes before `info`.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "read::b64info",
-        serialize_with = "base64_text"
-    )]
-    pub b64info: Option<Bytes>,
-    /// What the client is told with its subscription: JSON.
-    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "read::payload", serialize_with = "json_text")]
-    pub data: Option<Bytes>,
-    /// The same as any bytes, base64 in the token; goes before `data`.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "read::b64data",
-        serialize_with = "base64_text"
-    )]
-    pub b64data: Option<Bytes>,
-    /// Rules of the room that are other for this subscription.
-    #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
-    pub overrides: Option<Overrides>,
-}
-
-impl SubscribeOptions {
-    /// What other clients in the room are told of this one; empty for nothing.
-    pub fn info_bytes(&self) -> Bytes {
-        prefer(self.b64info.as_ref(), self.info.as_ref())
-    }
-
-    /// What the client is told with its subscription; empty for nothing.
-    pub fn data_bytes(&self) -> Bytes {
-        prefer(self.b64data.as_ref(), self.data.as_ref())
-    }
-}
-
-/// Rules of a room that are other for one subscription; what is absent stays as the room has it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Overrides {
-    /// Whether the client is seen in the room.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub presence: Option<Switch>,
-    /// Whether its coming and going is told.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub join_leave: Option<Switch>,
-    /// Whether it is told of the coming and going of others without asking.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub force_push_join_leave: Option<Switch>,
-    /// Whether it recovers what it missed without asking.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub force_recovery: Option<Switch>,
-    /// Whether its position is kept without asking.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub force_positioning: Option<Switch>,
-}
-
-/// A rule's other value, spelt `{"value":true}`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Switch {
-    /// On or off.
-    pub value: bool,
-}
-
-/// Claims that contradict what a connection token is.
+/// Claims that contradict what the token is.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ClaimsError {
-    /// It is a subscription token.
+    /// A subscription token where a connection token should be.
     #[error("claim `channel` is for subscription tokens; a connection token must not have it")]
     Channel,
+    /// A connection token where a subscription token should be.
+    #[error("claim `channel` is missing: a subscription token names its room there")]
+    NoChannel,
     /// JSON that clients could not read.
     #[error("claim `{claim}` is nested deeper than {} levels", json::MAX_DEPTH)]
     TooDeep {
@@ -177,6 +37,15 @@ pub enum ClaimsError {
     },
 }
 
+/// When what a token opened ends, in seconds since 1970, or `None` for never. `expire_at` goes before `exp`.
+fn expires_at(expire_at: Option<i64>, exp: Option<u64>) -> Option<i64> {
+    match expire_at {
+        Some(at) => Some(at).filter(|&at| at > 0),
+        None => exp.map(|at| i64::try_from(at).unwrap_or(i64::MAX)),
+    }
+}
+
+/// The bytes of a payload that may be given as base64, which goes first unless it is empty, or as JSON.
 fn prefer(binary: Option<&Bytes>, json: Option<&Bytes>) -> Bytes {
     binary.filter(|bytes| !bytes.is_empty()).or(json).cloned().unwrap_or_default()
 }
@@ -185,150 +54,5 @@ fn check_depth(claim: &'static str, text: Option<&Bytes>) -> Result<(), ClaimsEr
     match text {
         Some(text) if json::is_deeper_than(json::MAX_DEPTH, text) => Err(ClaimsError::TooDeep { claim }),
         _ => Ok(()),
-    }
-}
-
-#[expect(clippy::ref_option, reason = "serde hands a reference to the field")]
-fn json_text<S: Serializer>(text: &Option<Bytes>, serializer: S) -> Result<S::Ok, S::Error> {
-    match text {
-        Some(text) => raw::serialize(text, serializer),
-        None => serializer.serialize_none(),
-    }
-}
-
-#[expect(clippy::ref_option, reason = "serde hands a reference to the field")]
-fn base64_text<S: Serializer>(bytes: &Option<Bytes>, serializer: S) -> Result<S::Ok, S::Error> {
-    bytes.as_ref().map(|bytes| BASE64_STANDARD.encode(bytes)).serialize(serializer)
-}
-
-fn one_or_many<S: Serializer>(texts: &[String], serializer: S) -> Result<S::Ok, S::Error> {
-    match texts {
-        [text] => text.serialize(serializer),
-        texts => texts.serialize(serializer),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Result<ConnectClaims, String> {
-        serde_json::from_str(text).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_full_token_is_read_and_written_back() {
-        let text = r#"{"sub":"u1","exp":1700000000,"nbf":1,"iat":2,"expire_at":3,"jti":"t","aud":["a","b"],"iss":"i","info":{"n": 1},"b64info":"AP8=","channels":["a"],"subs":{"r":{"info":[1],"b64info":"AQ==","data":"d","b64data":"Ag==","override":{"presence":{"value":true},"force_recovery":{"value":false}}}},"meta":{"k":null},"channel":"c"}"#;
-        let claims = read(text).unwrap();
-        assert_eq!(claims.aud, ["a", "b"]);
-        assert_eq!(claims.info.as_deref(), Some(&br#"{"n": 1}"#[..]));
-        assert_eq!(claims.info_bytes(), &[0, 255][..]);
-        let options = &claims.subs["r"];
-        assert_eq!((options.info_bytes(), options.data_bytes()), (Bytes::from_static(&[1]), Bytes::from_static(&[2])));
-        let overrides = options.overrides.unwrap();
-        assert_eq!(overrides.presence, Some(Switch { value: true }));
-        assert_eq!((overrides.force_recovery, overrides.join_leave), (Some(Switch { value: false }), None));
-        assert_eq!(serde_json::to_string(&claims).unwrap(), text);
-    }
-
-    #[test]
-    fn an_empty_token_and_one_of_nulls_say_nothing() {
-        let nulls = r#"{"sub":null,"exp":null,"nbf":null,"iat":null,"expire_at":null,"jti":null,"aud":null,"iss":null,"info":null,"b64info":null,"channels":null,"subs":null,"meta":null,"channel":null,"unknown":[{}]}"#;
-        assert_eq!(read("{}"), Ok(ConnectClaims::default()));
-        assert_eq!(read(nulls), Ok(ConnectClaims::default()));
-        assert_eq!(serde_json::to_string(&ConnectClaims::default()).unwrap(), "{}");
-    }
-
-    #[test]
-    fn one_audience_is_a_text() {
-        let claims = read(r#"{"aud":"a"}"#).unwrap();
-        assert_eq!(claims.aud, ["a"]);
-        assert_eq!(serde_json::to_string(&claims).unwrap(), r#"{"aud":"a"}"#);
-    }
-
-    #[test]
-    fn times_are_numbers_of_any_size() {
-        for (spelling, seconds) in [
-            ("1700000000", 1_700_000_000),
-            ("1.7e9", 1_700_000_000),
-            ("1700000000.9", 1_700_000_000),
-            ("0", 0),
-            ("-5", 0),
-            ("-1e300", 0),
-            ("18446744073709551615", u64::MAX),
-            ("18446744073709551616", u64::MAX),
-            ("1e300", u64::MAX),
-        ] {
-            for claim in ["exp", "nbf", "iat"] {
-                let claims = read(&format!(r#"{{"{claim}":{spelling}}}"#)).unwrap();
-                assert_eq!(claims.exp.or(claims.nbf).or(claims.iat), Some(seconds), "{claim} {spelling}");
-            }
-        }
-        assert!(read(r#"{"exp":1e999}"#).is_err());
-    }
-
-    #[test]
-    fn a_claim_of_the_wrong_type_is_named() {
-        for (claim, value) in [
-            ("sub", "42"),
-            ("exp", r#""1700000000""#),
-            ("nbf", r#""tomorrow""#),
-            ("iat", "[]"),
-            ("expire_at", r#""0""#),
-            ("jti", "1"),
-            ("aud", "{}"),
-            ("iss", "true"),
-            ("b64info", r#""?""#),
-            ("channels", r#""a""#),
-            ("subs", "[]"),
-            ("channel", "1"),
-        ] {
-            let error = read(&format!(r#"{{"{claim}":{value}}}"#)).unwrap_err();
-            assert!(error.starts_with(&format!("claim `{claim}`: ")), "{error}");
-        }
-        let error = read(r#"{"exp":"1700000000"}"#).unwrap_err();
-        assert!(error.contains("a number of seconds since 1970, without quotes"), "{error}");
-    }
-
-    #[test]
-    fn expire_at_goes_before_exp() {
-        for (text, expires_at) in [
-            ("{}", None),
-            (r#"{"exp":5}"#, Some(5)),
-            (r#"{"exp":5,"expire_at":9}"#, Some(9)),
-            (r#"{"exp":5,"expire_at":0}"#, None),
-            (r#"{"exp":5,"expire_at":-1}"#, None),
-            (r#"{"exp":1e300}"#, Some(i64::MAX)),
-            (r#"{"expire_at":1e300}"#, Some(i64::MAX)),
-            (r#"{"expire_at":-1e300}"#, None),
-        ] {
-            assert_eq!(read(text).unwrap().expires_at(), expires_at, "{text}");
-        }
-    }
-
-    #[test]
-    fn info_is_json_or_base64() {
-        assert_eq!(read("{}").unwrap().info_bytes(), Bytes::new());
-        assert_eq!(read(r#"{"info":{"a":1}}"#).unwrap().info_bytes(), r#"{"a":1}"#);
-        assert_eq!(read(r#"{"info":{"a":1},"b64info":""}"#).unwrap().info_bytes(), r#"{"a":1}"#);
-        for b64info in ["eyJuYW1lIjoiQW5uIn0=", "eyJuYW1lIjoiQW5uIn0"] {
-            let claims = read(&format!(r#"{{"info":1,"b64info":"{b64info}"}}"#)).unwrap();
-            assert_eq!(claims.info_bytes(), r#"{"name":"Ann"}"#);
-        }
-    }
-
-    #[test]
-    fn subscription_tokens_and_deep_payloads_are_refused() {
-        assert_eq!(read(r#"{"channel":""}"#).unwrap().validate(), Ok(()));
-        assert_eq!(read(r#"{"channel":"a"}"#).unwrap().validate(), Err(ClaimsError::Channel));
-        let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        for (prefix, suffix, claim) in
-            [("\"info\":", "", "info"), ("\"meta\":", "", "meta"), ("\"subs\":{\"a\":{\"data\":", "}}", "subs.data")]
-        {
-            let validate = |depth| read(&format!("{{{prefix}{}{suffix}}}", nested(depth))).unwrap().validate();
-            assert_eq!(validate(128), Ok(()));
-            assert_eq!(validate(129), Err(ClaimsError::TooDeep { claim }));
-            assert_eq!(validate(30_000), Err(ClaimsError::TooDeep { claim }));
-        }
     }
 }

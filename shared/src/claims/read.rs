@@ -12,9 +12,10 @@ use serde::{
     Deserialize, Deserializer,
     de::{Error, Visitor},
 };
+use serde_json::value::RawValue;
 
-use super::SubscribeOptions;
-use crate::protocol::raw;
+use super::{Caps, SubscribeOptions, Verbs};
+use crate::protocol::{lenient::Object, raw};
 
 /// Declares one reader: the claim, how it is read, and what it becomes.
 macro_rules! readers {
@@ -39,6 +40,25 @@ readers! {
     channels: Vec<String> => Vec<String>;
     subs: BTreeMap<String, SubscribeOptions> => BTreeMap<String, SubscribeOptions>;
     channel: String => Option<String>;
+    client: String => String;
+    caps: Caps => Caps;
+    allow: Verbs => Verbs;
+}
+
+/// The room of a subscription token, where `channel` is no option.
+pub(super) fn room<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    channel(deserializer).map(Option::unwrap_or_default)
+}
+
+/// The text of a token's claims. It is read once for each part of them: serde's own way to put parts together would keep
+/// copies of what it does not know, and cannot keep a payload as it is spelt.
+pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'de str, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(RawValue::get)
+}
+
+/// Reads the claims of one part.
+pub(super) fn part<'de, T: Deserialize<'de>, E: Error>(text: &'de str) -> Result<T, E> {
+    serde_json::from_str(text).map(|Object(part)| part).map_err(E::custom)
 }
 
 /// Keeps a claim of any JSON as its text. `null` is no payload here, unlike in a command: a token that names nothing says

@@ -11,13 +11,13 @@ use super::reply::{CodedPush, ErrorReply, UnsubscribePush};
 pub const MAX_REASON_LENGTH: usize = 123;
 
 /// Why one command was refused while the connection goes on. Codes from 400 to 1999 are left to backends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{message} ({code})")]
 pub struct ErrorCode {
     /// The number, which programs go by.
     pub code: u32,
     /// The text, for people.
-    pub message: &'static str,
+    pub message: Cow<'static, str>,
     /// Whether trying again may help.
     pub temporary: bool,
 }
@@ -71,17 +71,28 @@ impl ErrorCode {
     ];
 
     const fn lasting(code: u32, message: &'static str) -> Self {
-        Self { code, message, temporary: false }
+        Self { code, message: Cow::Borrowed(message), temporary: false }
     }
 
     const fn temporary(code: u32, message: &'static str) -> Self {
-        Self { code, message, temporary: true }
+        Self { code, message: Cow::Borrowed(message), temporary: true }
+    }
+
+    /// An error that a backend chose. Its text may be any, as clients only show it.
+    ///
+    /// # Errors
+    /// The code is none of theirs (400 to 1999).
+    pub fn custom(code: u32, message: String, temporary: bool) -> Result<Self, InvalidCode> {
+        if !(400..=1999).contains(&code) {
+            return Err(InvalidCode::Error { code });
+        }
+        Ok(Self { code, message: Cow::Owned(message), temporary })
     }
 }
 
 impl From<ErrorCode> for ErrorReply {
     fn from(error: ErrorCode) -> Self {
-        Self { code: error.code, message: error.message.to_owned(), temporary: error.temporary }
+        Self { code: error.code, message: error.message.into_owned(), temporary: error.temporary }
     }
 }
 
@@ -179,19 +190,11 @@ impl Disconnect {
     /// The code is none of theirs (4000 to 4999), or the reason is one that clients would not understand: they see
     /// whether to stay away only beside a reason that is neither empty nor JSON, and a close frame holds
     /// [`MAX_REASON_LENGTH`] bytes of it.
-    pub fn custom(code: u16, reason: String) -> Result<Self, InvalidDisconnect> {
+    pub fn custom(code: u16, reason: String) -> Result<Self, InvalidCode> {
         if !(4000..=4999).contains(&code) {
-            return Err(InvalidDisconnect::Code { code });
+            return Err(InvalidCode::Disconnect { code });
         }
-        if reason.trim().is_empty() {
-            return Err(InvalidDisconnect::NoReason);
-        }
-        if reason.len() > MAX_REASON_LENGTH {
-            return Err(InvalidDisconnect::LongReason { length: reason.len() });
-        }
-        if serde_json::from_str::<serde::de::IgnoredAny>(&reason).is_ok() {
-            return Err(InvalidDisconnect::JsonReason);
-        }
+        check_reason(&reason)?;
         Ok(Self { code, reason: Cow::Owned(reason) })
     }
 
@@ -207,56 +210,97 @@ impl From<&Disconnect> for CodedPush {
     }
 }
 
-/// A disconnect that clients would not understand.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum InvalidDisconnect {
-    /// The code is not one that may be chosen.
-    #[error("disconnect code {code} may not be chosen; take 4000 to 4499 (come back) or 4500 to 4999 (stay away)")]
-    Code {
-        /// The code given.
-        code: u16,
-    },
-    /// There is no text.
-    #[error("the reason of a disconnect is empty; give a short text")]
-    NoReason,
-    /// The text does not fit into a close frame.
-    #[error("the reason of a disconnect has {length} bytes; give at most {MAX_REASON_LENGTH}")]
-    LongReason {
-        /// Bytes of the reason given.
-        length: usize,
-    },
-    /// The text is a JSON value.
-    #[error("the reason of a disconnect is JSON, which clients take for advice of their own; give a plain text")]
-    JsonReason,
-}
-
 /// Why a subscription ends while the connection goes on. Clients subscribe again after codes from 2500.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{reason} ({code})")]
 pub struct Unsubscribe {
     /// The number, which programs go by.
     pub code: u32,
     /// The text, for people.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
 }
 
 impl Unsubscribe {
     /// An operator or the backend ends the subscription; clients do not come back.
-    pub const SERVER: Self = Self { code: 2000, reason: "server unsubscribe" };
+    pub const SERVER: Self = Self::new(2000, "server unsubscribe");
     /// The client missed publications; it subscribes again and recovers.
-    pub const INSUFFICIENT: Self = Self { code: 2500, reason: "insufficient state" };
+    pub const INSUFFICIENT: Self = Self::new(2500, "insufficient state");
     /// The subscription token ran out and was not refreshed in time.
-    pub const EXPIRED: Self = Self { code: 2501, reason: "subscription expired" };
+    pub const EXPIRED: Self = Self::new(2501, "subscription expired");
     /// What the client remembers of the room is void, its token too.
-    pub const STATE_INVALIDATED: Self = Self { code: 2502, reason: "state invalidated" };
+    pub const STATE_INVALIDATED: Self = Self::new(2502, "state invalidated");
 
     /// All of them, by number.
     pub const ALL: &[Self] = &[Self::SERVER, Self::INSUFFICIENT, Self::EXPIRED, Self::STATE_INVALIDATED];
+
+    const fn new(code: u32, reason: &'static str) -> Self {
+        Self { code, reason: Cow::Borrowed(reason) }
+    }
+
+    /// An end that a backend or operator chose.
+    ///
+    /// # Errors
+    /// The code is none of theirs (2100 to 2499, 2600 to 2999), or the reason would not do for a [`Disconnect`] either.
+    pub fn custom(code: u32, reason: String) -> Result<Self, InvalidCode> {
+        if !matches!(code, 2100..=2499 | 2600..=2999) {
+            return Err(InvalidCode::Unsubscribe { code });
+        }
+        check_reason(&reason)?;
+        Ok(Self { code, reason: Cow::Owned(reason) })
+    }
 }
 
 impl From<Unsubscribe> for UnsubscribePush {
     fn from(unsubscribe: Unsubscribe) -> Self {
-        Self { code: unsubscribe.code, reason: unsubscribe.reason.to_owned() }
+        Self { code: unsubscribe.code, reason: unsubscribe.reason.into_owned() }
+    }
+}
+
+/// A code or reason that clients would not understand.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum InvalidCode {
+    /// The code of an error is not one that may be chosen.
+    #[error("error code {code} may not be chosen; take 400 to 1999")]
+    Error {
+        /// The code given.
+        code: u32,
+    },
+    /// The code of a disconnect is not one that may be chosen.
+    #[error("disconnect code {code} may not be chosen; take 4000 to 4499 (come back) or 4500 to 4999 (stay away)")]
+    Disconnect {
+        /// The code given.
+        code: u16,
+    },
+    /// The code of an unsubscribe is not one that may be chosen.
+    #[error("unsubscribe code {code} may not be chosen; take 2100 to 2499 (stay away) or 2600 to 2999 (come back)")]
+    Unsubscribe {
+        /// The code given.
+        code: u32,
+    },
+    /// There is no text.
+    #[error("the reason is empty; give a short text")]
+    NoReason,
+    /// The text does not fit into a close frame.
+    #[error("the reason has {length} bytes; give at most {MAX_REASON_LENGTH}")]
+    LongReason {
+        /// Bytes of the reason given.
+        length: usize,
+    },
+    /// The text is a JSON value.
+    #[error("the reason is JSON, which clients take for advice of their own; give a plain text")]
+    JsonReason,
+}
+
+fn check_reason(reason: &str) -> Result<(), InvalidCode> {
+    if reason.trim().is_empty() {
+        return Err(InvalidCode::NoReason);
+    }
+    if reason.len() > MAX_REASON_LENGTH {
+        return Err(InvalidCode::LongReason { length: reason.len() });
+    }
+    match serde_json::from_str::<serde::de::IgnoredAny>(reason) {
+        Ok(_) => Err(InvalidCode::JsonReason),
+        Err(_) => Ok(()),
     }
 }
 
@@ -291,19 +335,45 @@ mod tests {
     }
 
     #[test]
+    fn custom_errors_have_codes_of_their_own() {
+        let custom = |code| ErrorCode::custom(code, String::new(), true);
+        for code in [400, 1999] {
+            let reply = ErrorReply { code, message: String::new(), temporary: true };
+            assert_eq!(custom(code).map(ErrorReply::from), Ok(reply));
+        }
+        for code in [0, 100, 399, 2000, u32::MAX] {
+            assert_eq!(custom(code), Err(InvalidCode::Error { code }));
+        }
+    }
+
+    #[test]
+    fn custom_unsubscribes_are_checked() {
+        let custom = |code, reason: &str| Unsubscribe::custom(code, reason.to_owned());
+        for code in [2100, 2499, 2600, 2999] {
+            assert_eq!(custom(code, "out"), Ok(Unsubscribe::new(code, "out")));
+        }
+        for code in [0, 2000, 2099, 2500, 2599, 3000, u32::MAX] {
+            assert_eq!(custom(code, "out"), Err(InvalidCode::Unsubscribe { code }));
+        }
+        assert_eq!(custom(2100, ""), Err(InvalidCode::NoReason));
+        assert_eq!(custom(2100, "{}"), Err(InvalidCode::JsonReason));
+        assert_eq!(custom(2100, &"x".repeat(124)), Err(InvalidCode::LongReason { length: 124 }));
+    }
+
+    #[test]
     fn custom_disconnects_are_checked() {
         let custom = |code, reason: &str| Disconnect::custom(code, reason.to_owned());
         assert_eq!(custom(4500, "out"), Ok(Disconnect::new(4500, "out")));
         assert!(custom(4000, &"é".repeat(61)).is_ok());
-        assert_eq!(custom(4000, &"é".repeat(62)), Err(InvalidDisconnect::LongReason { length: 124 }));
+        assert_eq!(custom(4000, &"é".repeat(62)), Err(InvalidCode::LongReason { length: 124 }));
         for code in [0, 1000, 2999, 3000, 3999, 5000, u16::MAX] {
-            assert_eq!(custom(code, "out"), Err(InvalidDisconnect::Code { code }));
+            assert_eq!(custom(code, "out"), Err(InvalidCode::Disconnect { code }));
         }
         for reason in ["", " "] {
-            assert_eq!(custom(4000, reason), Err(InvalidDisconnect::NoReason));
+            assert_eq!(custom(4000, reason), Err(InvalidCode::NoReason));
         }
         for reason in ["{}", "5", " null ", r#"{"reconnect":true}"#, r#""text""#] {
-            assert_eq!(custom(4000, reason), Err(InvalidDisconnect::JsonReason));
+            assert_eq!(custom(4000, reason), Err(InvalidCode::JsonReason));
         }
     }
 }

@@ -2,10 +2,11 @@
 
 pub mod code;
 pub mod command;
+pub mod emulation;
 mod error;
 mod frame;
 pub mod json;
-mod lenient;
+pub(crate) mod lenient;
 mod protobuf;
 pub(crate) mod raw;
 pub mod reply;

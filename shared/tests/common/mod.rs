@@ -11,8 +11,9 @@ use roomcast_shared::{
             RefreshRequest, RpcRequest, SendRequest, StreamPosition, SubRefreshRequest, SubscribeRequest,
         },
         reply::{
-            CodedPush, ConnectResult, EmptyResult, ErrorReply, Membership, Push, RefreshResult, Reply, SubscribeResult,
-            UnsubscribePush,
+            CodedPush, ConnectPush, ConnectResult, EmptyResult, ErrorReply, HistoryResult, Membership, MessagePush,
+            PresenceResult, PresenceStatsResult, Push, RefreshPush, RefreshResult, Reply, RpcResult, SubRefreshResult,
+            SubscribePush, SubscribeResult, UnsubscribePush,
         },
     },
     publication::{ClientInfo, Publication},
@@ -136,24 +137,22 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         })
 }
 
-fn client_info() -> impl Strategy<Value = ClientInfo> {
-    (text(), text(), payload(), payload()).prop_map(|(user, client, conn_info, chan_info)| ClientInfo {
-        user,
-        client,
-        conn_info,
-        chan_info,
-    })
+fn client_info() -> BoxedStrategy<ClientInfo> {
+    (text(), text(), payload(), payload())
+        .prop_map(|(user, client, conn_info, chan_info)| ClientInfo { user, client, conn_info, chan_info })
+        .boxed()
 }
 
 /// Publications with any of their parts.
-pub(crate) fn publication() -> impl Strategy<Value = Publication> {
+pub(crate) fn publication() -> BoxedStrategy<Publication> {
     let offset = prop_oneof![Just(0), any::<u64>()];
     let tags = collection::btree_map(text(), text(), 0..3);
     (payload(), option::of(client_info()), offset, tags, any::<bool>())
         .prop_map(|(data, info, offset, tags, delta)| Publication { data, info, offset, tags, delta })
+        .boxed()
 }
 
-fn subscribe_result() -> impl Strategy<Value = SubscribeResult> {
+fn subscribe_result() -> BoxedStrategy<SubscribeResult> {
     ((any::<u32>(), text(), any::<u64>(), payload()), collection::vec(publication(), 0..3), any::<[bool; 6]>())
         .prop_map(|((ttl, epoch, offset, data), publications, bits)| {
             let [expires, recoverable, recovered, positioned, was_recovering, delta] = bits;
@@ -171,34 +170,56 @@ fn subscribe_result() -> impl Strategy<Value = SubscribeResult> {
                 delta,
             }
         })
+        .boxed()
 }
 
-fn connect_result() -> impl Strategy<Value = ConnectResult> {
+fn connect_result() -> BoxedStrategy<ConnectResult> {
     (
         (text(), text(), text(), text(), payload()),
-        (any::<u32>(), any::<u32>(), any::<bool>(), any::<bool>()),
+        (any::<u32>(), any::<u32>(), any::<bool>(), any::<bool>(), any::<i64>()),
         collection::btree_map(text(), subscribe_result(), 0..3),
     )
         .prop_map(
-            |((client, version, session, node, data), (ttl, ping, expires, pong), subs): (_, _, BTreeMap<_, _>)| {
-                ConnectResult { client, version, expires, ttl, data, subs, ping, pong, session, node }
+            |((client, version, session, node, data), (ttl, ping, expires, pong, time), subs): (
+                _,
+                _,
+                BTreeMap<_, _>,
+            )| {
+                ConnectResult { client, version, expires, ttl, data, subs, ping, pong, session, node, time }
             },
         )
+        .boxed()
 }
 
-fn push() -> impl Strategy<Value = Push> {
+/// Pushes with any of their parts.
+pub(crate) fn push() -> BoxedStrategy<Push> {
     let membership = || boxed(option::of(client_info()).prop_map(|info| Membership { info }));
     let unsubscribe = (any::<u32>(), text()).prop_map(|(code, reason)| UnsubscribePush { code, reason });
     let disconnect = (any::<u32>(), text()).prop_map(|(code, reason)| CodedPush { code, reason });
-    (text(), boxed(publication()), membership(), membership(), option::of(unsubscribe), option::of(disconnect))
-        .prop_map(|(channel, publication, join, leave, unsubscribe, disconnect)| Push {
-            channel,
-            publication,
-            join,
-            leave,
-            unsubscribe,
-            disconnect,
+    (
+        (text(), boxed(publication()), membership(), membership(), option::of(unsubscribe), option::of(disconnect)),
+        (
+            option::of(payload().prop_map(|data| MessagePush { data })),
+            boxed(subscribe_result().prop_map(SubscribePush::from)),
+            boxed(connect_result().prop_map(ConnectPush::from)),
+            option::of((any::<bool>(), any::<u32>()).prop_map(|(expires, ttl)| RefreshPush { expires, ttl })),
+        ),
+    )
+        .prop_map(|((channel, publication, join, leave, unsubscribe, disconnect), rest)| {
+            let (message, subscribe, connect, refresh) = rest;
+            Push { channel, publication, join, leave, unsubscribe, message, subscribe, connect, disconnect, refresh }
         })
+        .boxed()
+}
+
+fn presence() -> BoxedStrategy<PresenceResult> {
+    collection::btree_map(text(), client_info(), 0..3).prop_map(|presence| PresenceResult { presence }).boxed()
+}
+
+fn history_result() -> BoxedStrategy<HistoryResult> {
+    (collection::vec(publication(), 0..3), text(), any::<u64>())
+        .prop_map(|(publications, epoch, offset)| HistoryResult { publications, epoch, offset })
+        .boxed()
 }
 
 /// Replies with any of their parts.
@@ -210,18 +231,33 @@ pub(crate) fn reply() -> impl Strategy<Value = Reply> {
     });
     let refresh = (text(), text(), any::<bool>(), any::<u32>())
         .prop_map(|(client, version, expires, ttl)| RefreshResult { client, version, expires, ttl });
+    let sub_refresh = (any::<bool>(), any::<u32>()).prop_map(|(expires, ttl)| SubRefreshResult { expires, ttl });
+    let stats = (any::<u32>(), any::<u32>())
+        .prop_map(|(num_clients, num_users)| PresenceStatsResult { num_clients, num_users });
     (
         (any::<u32>(), option::of(error), boxed(push()), boxed(connect_result()), boxed(subscribe_result())),
-        (option::of(Just(EmptyResult {})), option::of(Just(EmptyResult {})), boxed(refresh)),
+        (option::of(Just(EmptyResult {})), option::of(Just(EmptyResult {})), boxed(refresh), option::of(sub_refresh)),
+        (option::of(presence()), option::of(stats), boxed(history_result())),
+        option::of(payload().prop_map(|data| RpcResult { data })),
     )
-        .prop_map(|((id, error, push, connect, subscribe), (unsubscribe, publish, refresh))| Reply {
-            id,
-            error,
-            push,
-            connect,
-            subscribe,
-            unsubscribe,
-            publish,
-            refresh,
-        })
+        .prop_map(
+            |((id, error, push, connect, subscribe), (unsubscribe, publish, refresh, sub_refresh), room, rpc)| {
+                let (presence, presence_stats, history) = room;
+                Reply {
+                    id,
+                    error,
+                    push,
+                    connect,
+                    subscribe,
+                    unsubscribe,
+                    publish,
+                    presence,
+                    presence_stats,
+                    history,
+                    rpc,
+                    refresh,
+                    sub_refresh,
+                }
+            },
+        )
 }

@@ -1,72 +1,15 @@
-//! What the server may say: replies to commands and pushes, written as JSON or Protobuf alike.
-//! Field numbers and names are those of the Centrifuge client protocol v2. In JSON a field that is empty is left out, save
-//! where clients rely on it.
+//! What a command comes to, if it is not refused: one struct per method of the protocol. Knows no command.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::raw;
-use crate::publication::{ClientInfo, Publication};
-
-/// One answer or push. A reply with an id answers that command; an empty one is a ping.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Reply {
-    /// Id of the command answered, 0 for a push.
-    #[prost(uint32, tag = "1")]
-    #[serde(skip_serializing_if = "is_default")]
-    pub id: u32,
-    /// Why the command was refused.
-    #[prost(message, optional, tag = "2")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<ErrorReply>,
-    /// Something the client did not ask for.
-    #[prost(message, optional, boxed, tag = "4")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub push: Option<Box<Push>>,
-    /// Answer to `connect`.
-    #[prost(message, optional, boxed, tag = "5")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connect: Option<Box<ConnectResult>>,
-    /// Answer to `subscribe`.
-    #[prost(message, optional, boxed, tag = "6")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub subscribe: Option<Box<SubscribeResult>>,
-    /// Answer to `unsubscribe`.
-    #[prost(message, optional, tag = "7")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub unsubscribe: Option<EmptyResult>,
-    /// Answer to `publish`.
-    #[prost(message, optional, tag = "8")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub publish: Option<EmptyResult>,
-    /// Answer to `refresh`.
-    #[prost(message, optional, boxed, tag = "14")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refresh: Option<Box<RefreshResult>>,
-}
-
-/// A refused command: code and text of [`ErrorCode`](super::code::ErrorCode).
-#[derive(Clone, PartialEq, Eq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ErrorReply {
-    /// Number of the error.
-    #[prost(uint32, tag = "1")]
-    pub code: u32,
-    /// Its text.
-    #[prost(string, tag = "2")]
-    pub message: String,
-    /// Whether trying again may help.
-    #[prost(bool, tag = "3")]
-    #[serde(skip_serializing_if = "is_default")]
-    pub temporary: bool,
-}
-
-/// An answer without fields.
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message, Serialize, Deserialize)]
-pub struct EmptyResult {}
+use super::is_default;
+use crate::{
+    protocol::raw,
+    publication::{ClientInfo, Publication},
+};
 
 /// Answer to `connect`.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
@@ -111,6 +54,10 @@ pub struct ConnectResult {
     #[prost(string, tag = "10")]
     #[serde(skip_serializing_if = "is_default")]
     pub node: String,
+    /// Time of the server, in milliseconds since 1970; 0 where it is not told.
+    #[prost(int64, tag = "11")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub time: i64,
 }
 
 /// Answer to `subscribe`, and a server-side subscription in a connect answer.
@@ -186,69 +133,62 @@ pub struct RefreshResult {
     pub ttl: u32,
 }
 
-/// Something the client did not ask for, in one of its rooms or about its connection.
-#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+/// Answer to `sub_refresh`.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Push {
-    /// The room, empty where it concerns the connection.
-    #[prost(string, tag = "2")]
+pub struct SubRefreshResult {
+    /// Whether the new token expires.
+    #[prost(bool, tag = "1")]
     #[serde(skip_serializing_if = "is_default")]
-    pub channel: String,
-    /// Something published.
-    #[prost(message, optional, boxed, tag = "4")]
-    #[serde(rename = "pub", skip_serializing_if = "Option::is_none")]
-    pub publication: Option<Box<Publication>>,
-    /// Somebody entered.
-    #[prost(message, optional, boxed, tag = "5")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub join: Option<Box<Membership>>,
-    /// Somebody left.
-    #[prost(message, optional, boxed, tag = "6")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub leave: Option<Box<Membership>>,
-    /// The server ended the subscription.
-    #[prost(message, optional, tag = "7")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub unsubscribe: Option<UnsubscribePush>,
-    /// The server ends the connection.
-    #[prost(message, optional, tag = "11")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub disconnect: Option<CodedPush>,
+    pub expires: bool,
+    /// Seconds until it does.
+    #[prost(uint32, tag = "2")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub ttl: u32,
 }
 
-/// Who entered or left.
+/// Answer to `presence`. Clients rely on its field, so that it is written even for an empty room.
 #[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Membership {
-    /// The client.
-    #[prost(message, optional, tag = "1")]
-    pub info: Option<ClientInfo>,
+pub struct PresenceResult {
+    /// Who is in the room, by id of the session.
+    #[prost(btree_map = "string, message", tag = "1")]
+    pub presence: BTreeMap<String, ClientInfo>,
 }
 
-/// Why the server ended a subscription. Its fields are numbered apart from those of [`CodedPush`].
-#[derive(Clone, PartialEq, Eq, prost::Message, Serialize, Deserialize)]
+/// Answer to `presence_stats`. Clients rely on its fields, so that they are written even where they are 0.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message, Serialize, Deserialize)]
 #[serde(default)]
-pub struct UnsubscribePush {
-    /// Number, of [`super::code::Unsubscribe`].
-    #[prost(uint32, tag = "2")]
-    pub code: u32,
-    /// Its text.
-    #[prost(string, tag = "3")]
-    pub reason: String,
-}
-
-/// Why the server ends the connection, for transports that have no close frame to say it in.
-#[derive(Clone, PartialEq, Eq, prost::Message, Serialize, Deserialize)]
-#[serde(default)]
-pub struct CodedPush {
-    /// Number, of [`super::code::Disconnect`].
+pub struct PresenceStatsResult {
+    /// How many sessions are in the room.
     #[prost(uint32, tag = "1")]
-    pub code: u32,
-    /// Its text.
-    #[prost(string, tag = "2")]
-    pub reason: String,
+    pub num_clients: u32,
+    /// How many users they belong to.
+    #[prost(uint32, tag = "2")]
+    pub num_users: u32,
 }
 
-pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
+/// Answer to `history`. Clients rely on its fields, so that they are written even where they are empty.
+#[derive(Clone, PartialEq, prost::Message, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HistoryResult {
+    /// The part of the history asked for, in the order asked for.
+    #[prost(message, repeated, tag = "1")]
+    pub publications: Vec<Publication>,
+    /// Epoch of the newest publication.
+    #[prost(string, tag = "2")]
+    pub epoch: String,
+    /// Its offset.
+    #[prost(uint64, tag = "3")]
+    pub offset: u64,
+}
+
+/// Answer to `rpc`.
+#[derive(Clone, PartialEq, Eq, prost::Message, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RpcResult {
+    /// Payload of the backend.
+    #[prost(bytes = "bytes", tag = "1")]
+    #[serde(with = "raw", skip_serializing_if = "Bytes::is_empty")]
+    pub data: Bytes,
 }
