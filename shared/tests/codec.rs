@@ -4,15 +4,19 @@ mod common;
 
 use bytes::Bytes;
 use proptest::{collection, prelude::*};
+use prost::Message;
 use roomcast_shared::{
     protocol::{
-        Commands, DecodeError, Encoding,
+        Commands, DecodeError, Encoding, Envelope, Form,
         code::Unsubscribe,
         command::Command,
         command::SubscribeRequest,
-        reply::{CodedPush, Push, Reply},
+        reply::{
+            CodedPush, ConnectResult, HistoryResult, MessagePush, PresenceResult, PresenceStatsResult, Push,
+            RefreshPush, Reply, RpcResult, SubRefreshResult, SubscribeResult,
+        },
     },
-    publication::Publication,
+    publication::{ClientInfo, Publication},
 };
 
 const ENCODINGS: [Encoding; 2] = [Encoding::Json, Encoding::Protobuf];
@@ -82,12 +86,31 @@ proptest! {
         for encoding in ENCODINGS {
             let (mut short, mut long) = (b"before".to_vec(), b"before".to_vec());
             encoding.encode_publication(&room, &publication, &mut short).unwrap();
-            encoding.encode_reply(&push_of(&room, &publication), &mut long).unwrap();
+            let reply = push_of(&room, &publication);
+            encoding.encode_reply(&reply, &mut long).unwrap();
             prop_assert_eq!(&short, &long);
+            let (mut bare, mut push) = (b"before".to_vec(), b"before".to_vec());
+            let form = Form { envelope: Envelope::Bare, delta: None };
+            encoding.encode_publication_as(form, &room, &publication, &mut bare).unwrap();
+            encoding.encode_push(reply.push.as_ref().unwrap(), &mut push).unwrap();
+            prop_assert_eq!(&bare, &push);
             if encoding == Encoding::Json {
                 prop_assert!(!short.contains(&b'\n') && !short.contains(&b'\r'));
             }
         }
+    }
+
+    #[test]
+    fn a_bare_push_is_the_push_of_its_reply(push in common::push()) {
+        let reply = Reply { push: Some(Box::new(push.clone())), ..Reply::default() };
+        let (mut bare, mut whole) = (Vec::new(), Vec::new());
+        Encoding::Json.encode_push(&push, &mut bare).unwrap();
+        Encoding::Json.encode_reply(&reply, &mut whole).unwrap();
+        prop_assert_eq!([&br#"{"push":"#[..], &bare, b"}"].concat(), whole);
+
+        bare.clear();
+        Encoding::Protobuf.encode_push(&push, &mut bare).unwrap();
+        prop_assert_eq!(Push::decode_length_delimited(&bare[..]), Ok(push));
     }
 
     #[test]
@@ -164,9 +187,10 @@ fn what_is_not_read_yet_is_a_frame_of_its_own() {
 #[test]
 fn pings_are_the_empty_message() {
     for encoding in ENCODINGS {
-        let mut reply = Vec::new();
+        let (mut reply, mut push) = (Vec::new(), Vec::new());
         encoding.encode_reply(&Reply::default(), &mut reply).unwrap();
-        assert_eq!(reply, encoding.ping());
+        encoding.encode_push(&Push::default(), &mut push).unwrap();
+        assert_eq!((&reply[..], &push[..]), (encoding.ping(), encoding.ping()));
         let pong = encoding.commands(encoding.ping()).next().unwrap().unwrap();
         assert_eq!(pong, Command::default());
         assert!(pong.is_pong());
@@ -193,6 +217,74 @@ fn protobuf_fields_have_the_numbers_of_the_protocol() {
     ] {
         let mut bytes = Vec::new();
         Encoding::Protobuf.encode_reply(&reply, &mut bytes).unwrap();
+        assert_eq!(bytes, expected);
+    }
+}
+
+#[test]
+fn the_other_answers_have_the_numbers_of_the_protocol() {
+    let reply = Reply::default;
+    let info = ClientInfo { user: "u".to_owned(), ..ClientInfo::default() };
+    let presence = PresenceResult { presence: [("c".to_owned(), info)].into() };
+    let history = HistoryResult { publications: vec![Publication::default()], epoch: "e".to_owned(), offset: 9 };
+    for (reply, expected) in [
+        (Reply { presence: Some(presence), ..reply() }, &b"\x0c\x4a\x0a\x0a\x08\x0a\x01c\x12\x03\x0a\x01u"[..]),
+        (
+            Reply { presence_stats: Some(PresenceStatsResult { num_clients: 2, num_users: 1 }), ..reply() },
+            b"\x06\x52\x04\x08\x02\x10\x01",
+        ),
+        (Reply { history: Some(Box::new(history)), ..reply() }, b"\x09\x5a\x07\x0a\x00\x12\x01e\x18\x09"),
+        (Reply { rpc: Some(RpcResult { data: "1".into() }), ..reply() }, b"\x05\x6a\x03\x0a\x011"),
+        (
+            Reply { sub_refresh: Some(SubRefreshResult { expires: true, ttl: 9 }), ..reply() },
+            b"\x06\x7a\x04\x08\x01\x10\x09",
+        ),
+    ] {
+        let mut bytes = Vec::new();
+        Encoding::Protobuf.encode_reply(&reply, &mut bytes).unwrap();
+        assert_eq!(bytes, expected);
+    }
+}
+
+#[test]
+fn the_other_pushes_have_the_numbers_of_the_protocol() {
+    let push = Push::default;
+    let result = SubscribeResult {
+        recoverable: true,
+        epoch: "e".to_owned(),
+        offset: 9,
+        positioned: true,
+        data: "1".into(),
+        ..SubscribeResult::default()
+    };
+    let connect = ConnectResult {
+        client: "c".to_owned(),
+        version: "v".to_owned(),
+        expires: true,
+        ttl: 9,
+        data: "1".into(),
+        subs: [("r".to_owned(), SubscribeResult::default())].into(),
+        ping: 25,
+        pong: true,
+        session: "s".to_owned(),
+        node: "n".to_owned(),
+        time: 1,
+    };
+    for (push, expected) in [
+        (Push { message: Some(MessagePush { data: "1".into() }), ..push() }, &b"\x05\x42\x03\x0a\x011"[..]),
+        (
+            Push { subscribe: Some(Box::new(result.into())), ..push() },
+            b"\x0e\x4a\x0c\x08\x01\x22\x01e\x28\x09\x30\x01\x3a\x011",
+        ),
+        (
+            Push { connect: Some(Box::new(connect.into())), ..push() },
+            b"\x20\x52\x1e\x0a\x01c\x12\x01v\x1a\x011\x22\x03\x0a\x01r\x28\x01\x30\x09\x38\x19\x40\x01\x4a\x01s\
+              \x52\x01n\x58\x01",
+        ),
+        (Push { refresh: Some(RefreshPush { expires: true, ttl: 9 }), ..push() }, b"\x06\x62\x04\x08\x01\x10\x09"),
+    ] {
+        let mut bytes = Vec::new();
+        Encoding::Protobuf.encode_push(&push, &mut bytes).unwrap();
         assert_eq!(bytes, expected);
     }
 }

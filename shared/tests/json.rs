@@ -4,9 +4,12 @@ use bytes::Bytes;
 use roomcast_shared::{
     protocol::{
         DecodeError, Encoding,
-        code::{ErrorCode, Unsubscribe},
+        code::{Disconnect, ErrorCode, Unsubscribe},
         command::{ChannelRequest, Command, SubscribeRequest},
-        reply::{ConnectResult, EmptyResult, Push, Reply, SubscribeResult},
+        reply::{
+            ConnectResult, EmptyResult, MessagePush, PresenceResult, PresenceStatsResult, Push, RefreshPush, Reply,
+            RpcResult, SubRefreshResult, SubscribeResult,
+        },
     },
     publication::{ClientInfo, Publication},
 };
@@ -207,6 +210,72 @@ fn replies_leave_out_what_is_empty_save_what_clients_rely_on() {
         ),
     ] {
         assert_eq!(written(&reply), text);
+    }
+}
+
+#[test]
+fn answers_that_clients_read_without_asking_are_written_whole() {
+    let reply = |id| Reply { id, ..Reply::default() };
+    for (reply, text) in [
+        (Reply { presence: Some(PresenceResult::default()), ..reply(1) }, r#"{"id":1,"presence":{"presence":{}}}"#),
+        (
+            Reply { presence_stats: Some(PresenceStatsResult::default()), ..reply(2) },
+            r#"{"id":2,"presence_stats":{"num_clients":0,"num_users":0}}"#,
+        ),
+        (
+            Reply { history: Some(Box::default()), ..reply(3) },
+            r#"{"id":3,"history":{"publications":[],"epoch":"","offset":0}}"#,
+        ),
+        (
+            Reply {
+                presence: Some(PresenceResult { presence: [("c".into(), ClientInfo::default())].into() }),
+                ..reply(4)
+            },
+            r#"{"id":4,"presence":{"presence":{"c":{"user":"","client":""}}}}"#,
+        ),
+        (Reply { rpc: Some(RpcResult { data: "[\n1]".into() }), ..reply(5) }, r#"{"id":5,"rpc":{"data":[1]}}"#),
+        (Reply { rpc: Some(RpcResult::default()), ..reply(6) }, r#"{"id":6,"rpc":{}}"#),
+        (Reply { sub_refresh: Some(SubRefreshResult::default()), ..reply(7) }, r#"{"id":7,"sub_refresh":{}}"#),
+        (
+            Reply { sub_refresh: Some(SubRefreshResult { expires: true, ttl: 9 }), ..reply(8) },
+            r#"{"id":8,"sub_refresh":{"expires":true,"ttl":9}}"#,
+        ),
+    ] {
+        assert_eq!(written(&reply), text);
+    }
+}
+
+#[test]
+fn clients_that_only_listen_get_pushes_without_a_reply() {
+    let connect = ConnectResult { client: "c".into(), ping: 25, session: "s".into(), ..ConnectResult::default() };
+    let subscribe = SubscribeResult { recoverable: true, epoch: "e".into(), ttl: 9, ..SubscribeResult::default() };
+    let room = || Push { channel: "a".to_owned(), ..Push::default() };
+    for (push, text) in [
+        (
+            Push { connect: Some(Box::new(connect.into())), ..Push::default() },
+            r#"{"connect":{"client":"c","ping":25,"session":"s"}}"#,
+        ),
+        (
+            Push { subscribe: Some(Box::new(subscribe.into())), ..room() },
+            r#"{"channel":"a","subscribe":{"recoverable":true,"epoch":"e"}}"#,
+        ),
+        (
+            Push { unsubscribe: Some(Unsubscribe::SERVER.into()), ..room() },
+            r#"{"channel":"a","unsubscribe":{"code":2000,"reason":"server unsubscribe"}}"#,
+        ),
+        (
+            Push { disconnect: Some((&Disconnect::SHUTDOWN).into()), ..Push::default() },
+            r#"{"disconnect":{"code":3001,"reason":"shutdown"}}"#,
+        ),
+        (
+            Push { refresh: Some(RefreshPush { expires: true, ttl: 9 }), ..Push::default() },
+            r#"{"refresh":{"expires":true,"ttl":9}}"#,
+        ),
+        (Push { message: Some(MessagePush { data: "1".into() }), ..Push::default() }, r#"{"message":{"data":1}}"#),
+    ] {
+        let mut out = Vec::new();
+        Encoding::Json.encode_push(&push, &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), text);
     }
 }
 

@@ -1,8 +1,10 @@
 //! Messages as JSON: one per line, bounded in depth. Knows how they are spelt, not what they ask for.
 
+use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use super::{DecodeError, NotJson, lenient::Object, raw, reply::is_default};
+use super::{DecodeError, Envelope, NotJson, lenient::Object, raw, reply::is_default};
 use crate::publication::Publication;
 
 /// How deep arrays and objects of a payload may lie in each other.
@@ -89,10 +91,19 @@ pub fn without_values(error: &serde_json::Error) -> String {
     }
 }
 
-/// Appends `{"push":{"channel":room,"pub":publication}}`, spelt as the serializer of a whole reply would, without making
-/// one.
-pub(super) fn encode_publication(room: &str, publication: &Publication, out: &mut Vec<u8>) -> Result<(), NotJson> {
-    out.extend_from_slice(br#"{"push":{"#);
+/// Appends `{"push":{"channel":room,"pub":publication}}`, or what is within it, spelt as the serializer of a whole reply or
+/// push would, without making one.
+pub(super) fn encode_publication(
+    envelope: Envelope,
+    room: &str,
+    publication: &Publication,
+    out: &mut Vec<u8>,
+) -> Result<(), NotJson> {
+    let (open, close): (&[u8], &[u8]) = match envelope {
+        Envelope::Reply => (br#"{"push":{"#, b"}}}"),
+        Envelope::Bare => (b"{", b"}}"),
+    };
+    out.extend_from_slice(open);
     if !room.is_empty() {
         out.extend_from_slice(br#""channel":"#);
         serde_json::to_writer(&mut *out, room)?;
@@ -120,8 +131,19 @@ pub(super) fn encode_publication(room: &str, publication: &Publication, out: &mu
         key(br#""delta":"#, fields, out);
         out.extend_from_slice(b"true");
     }
-    out.extend_from_slice(b"}}}");
+    out.extend_from_slice(close);
     Ok(())
+}
+
+/// A payload as text, if it is one JSON value.
+pub(super) fn checked(payload: &[u8]) -> Result<&str, NotJson> {
+    serde_json::from_slice::<&RawValue>(payload)?;
+    Ok(str::from_utf8(payload).expect("JSON is UTF-8"))
+}
+
+/// A text as a JSON string.
+pub(super) fn string(text: &str) -> Bytes {
+    serde_json::to_vec(text).expect("any text can be a string").into()
 }
 
 /// Appends a key, behind a comma unless it opens the object that starts at `fields`.

@@ -4,6 +4,7 @@ pub mod code;
 pub mod command;
 pub mod emulation;
 mod error;
+mod form;
 mod frame;
 pub mod json;
 pub(crate) mod lenient;
@@ -19,9 +20,9 @@ use self::{
 };
 pub use self::{
     error::{DecodeError, EncodeError, NotJson},
+    form::{Delta, Envelope, Form},
     frame::{Commands, Replies},
 };
-use crate::publication::Publication;
 
 /// How a client's messages are spelt on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,20 +69,12 @@ impl Encoding {
         self.encode(command, out)
     }
 
-    /// Appends the push of one publication: the very bytes of [`encode_reply`](Self::encode_reply), without a [`Reply`]
-    /// to be made and its parts to be copied.
+    /// Appends one push without a reply around it, as clients are told that only listen.
     ///
     /// # Errors
-    /// A payload is no JSON and the encoding is: nothing is appended then. A JSON client of the room has to be closed as
-    /// of an inappropriate protocol.
-    pub fn encode_publication(self, room: &str, publication: &Publication, out: &mut Vec<u8>) -> Result<(), NotJson> {
-        match self {
-            Self::Json => whole(out, |out| json::encode_publication(room, publication, out)),
-            Self::Protobuf => {
-                protobuf::encode_publication(room, publication, out);
-                Ok(())
-            }
-        }
+    /// As [`encode_reply`](Self::encode_reply).
+    pub fn encode_push(self, push: &Push, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        self.encode(push, out)
     }
 
     /// A ping of the server, and the pong of a client: the empty message.

@@ -5,7 +5,7 @@ use prost::{
     encoding::{self, WireType},
 };
 
-use super::DecodeError;
+use super::{DecodeError, Envelope};
 use crate::publication::Publication;
 
 /// Field numbers of the envelope around a publication, as [`super::reply`] declares them.
@@ -45,12 +45,14 @@ pub(super) fn encode(message: &impl Message, out: &mut Vec<u8>) {
     message.encode_length_delimited(out).expect("a vector grows to any length");
 }
 
-/// Appends the push of a publication as the encoder of a whole reply would, without making one.
-pub(super) fn encode_publication(room: &str, publication: &Publication, out: &mut Vec<u8>) {
+/// Appends the push of a publication as the encoder of a whole reply or push would, without making one.
+pub(super) fn encode_publication(envelope: Envelope, room: &str, publication: &Publication, out: &mut Vec<u8>) {
     let channel_length = if room.is_empty() { 0 } else { delimited_length(room.len()) };
     let push_length = channel_length + delimited_length(publication.encoded_len());
-    encoding::encode_varint(delimited_length(push_length) as u64, out);
-    encoding::encode_key(field::REPLY_PUSH, WireType::LengthDelimited, out);
+    if envelope == Envelope::Reply {
+        encoding::encode_varint(delimited_length(push_length) as u64, out);
+        encoding::encode_key(field::REPLY_PUSH, WireType::LengthDelimited, out);
+    }
     encoding::encode_varint(push_length as u64, out);
     if !room.is_empty() {
         encoding::encode_key(field::PUSH_CHANNEL, WireType::LengthDelimited, out);
