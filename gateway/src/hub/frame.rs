@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use roomcast_shared::{
     protocol::{
-        Encoding,
+        Encoding, Envelope, Form,
         code::{Disconnect, ErrorCode},
         reply::{ConnectPush, ErrorReply, Push, Reply},
     },
@@ -88,7 +88,7 @@ impl Wire {
         Self::UniJsonEvents,
     ];
 
-    const COUNT: usize = Self::ALL.len();
+    pub(super) const COUNT: usize = Self::ALL.len();
 
     /// The encoding of the messages.
     pub fn encoding(self) -> Encoding {
@@ -178,13 +178,14 @@ impl Wire {
     }
 
     /// Appends the push of one publication, without a frame; nothing where it is no JSON and the encoding is.
-    fn encode_publication(self, room: &str, publication: &Publication, message: &mut Vec<u8>) -> bool {
-        if !self.is_unidirectional() {
-            return self.encoding().encode_publication(room, publication, message).is_ok();
-        }
-        let publication = Some(Box::new(publication.clone()));
-        let push = Push { channel: room.to_owned(), publication, ..Push::default() };
-        self.encoding().encode_push(&push, message).is_ok()
+    pub(super) fn encode_publication(self, room: &str, publication: &Publication, message: &mut Vec<u8>) -> bool {
+        let form = Form { envelope: self.envelope(), ..Form::default() };
+        self.encoding().encode_publication_as(form, room, publication, message).is_ok()
+    }
+
+    /// What is around a push.
+    pub fn envelope(self) -> Envelope {
+        if self.is_unidirectional() { Envelope::Bare } else { Envelope::Reply }
     }
 }
 

@@ -7,7 +7,7 @@ mod error;
 mod form;
 mod frame;
 pub mod json;
-pub(crate) mod lenient;
+pub mod lenient;
 mod protobuf;
 pub(crate) mod raw;
 pub mod reply;
@@ -50,15 +50,6 @@ impl Encoding {
     /// A payload is no JSON and the encoding is: nothing is appended then.
     pub fn encode_reply(self, reply: &Reply, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         self.encode(reply, out)
-    }
-
-    /// Appends one push without a reply around it, as [`encode_reply`](Self::encode_reply) does a reply: what a client is
-    /// told that only listens.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn encode_push(self, push: &Push, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        self.encode(push, out)
     }
 
     /// Appends one command, as [`encode_reply`](Self::encode_reply) does a reply: what a client does.
