@@ -298,21 +298,28 @@ mod tests {
     fn each_framing_is_put_around_each_envelope() {
         let reply = r#"{"push":{"channel":"a","pub":{"data":[1]}}}"#;
         let push = r#"{"channel":"a","pub":{"data":[1]}}"#;
+        let framed =
+            |opcode, message: &str| format!("{opcode}{}{message}", char::from(u8::try_from(message.len()).unwrap()));
+        let protobuf = "\x0b\x12\x01a\"\x06\"\x04[\n1]";
         let cases = [
-            (Wire::JsonWebSocket, format!("+,{reply}")),
+            (Wire::JsonWebSocket, framed('\u{81}', reply)),
             (Wire::JsonStream, format!("{reply}\n")),
             (Wire::JsonEvents, format!("data: {reply}\n\n")),
-            (Wire::UniJsonWebSocket, format!("+\"{push}")),
+            (Wire::ProtobufWebSocket, framed('\u{82}', &format!("\x0d\"{protobuf}"))),
+            (Wire::ProtobufStream, format!("\x0d\"{protobuf}")),
+            (Wire::UniJsonWebSocket, framed('\u{81}', push)),
             (Wire::UniJsonStream, format!("{push}\n")),
             (Wire::UniJsonEvents, format!("data: {push}\n\n")),
-            (Wire::ProtobufStream, "\x0d\"\x0b\x12\x01a\"\x06\"\x04[\n1]".to_owned()),
-            (Wire::UniProtobufStream, "\x0b\x12\x01a\"\x06\"\x04[\n1]".to_owned()),
+            (Wire::UniProtobufWebSocket, framed('\u{82}', protobuf)),
+            (Wire::UniProtobufStream, protobuf.to_owned()),
         ];
         let publication = Publication { data: Bytes::from_static(b"[\n1]"), ..Publication::default() };
         for (wire, expected) in cases {
-            let joined = Joined::new(Arc::from("a"), vec![publication.clone(); 2]);
-            let said = String::from_utf8_lossy(&joined.buffer(wire).bytes).replace("\u{FFFD}", "+");
-            assert_eq!(said, expected.repeat(2), "{wire:?}");
+            let (mut message, mut out) = (Vec::new(), Vec::new());
+            assert!(wire.encode_publication("a", &publication, &mut message));
+            wire.put_message(&message, &mut out);
+            let said: String = out.into_iter().map(char::from).collect();
+            assert_eq!(said, expected, "{wire:?}");
         }
     }
 
