@@ -8,6 +8,7 @@
 mod check;
 mod environment;
 mod file;
+mod hooks;
 mod load;
 mod origin;
 mod provenance;
@@ -19,6 +20,7 @@ mod settings;
 mod suggest;
 mod value;
 
+pub use hooks::{Authorities, HeaderName, Hook, HookUrl, Hooks, StaticHeader, StatusAnswer, StatusTransform};
 pub use load::{Check, Fault, Faults, Flag, Loaded, Sources, load};
 pub use origin::OriginPattern;
 pub use provenance::{Provenance, Source};
