@@ -7,7 +7,7 @@ mod error;
 mod form;
 mod frame;
 pub mod json;
-pub(crate) mod lenient;
+pub mod lenient;
 mod protobuf;
 pub(crate) mod raw;
 pub mod reply;
