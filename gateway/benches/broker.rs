@@ -26,7 +26,10 @@ use roomcast::{
     hub::{Deliver, Delivered},
     metrics::Metrics,
 };
-use roomcast_shared::publication::{ClientInfo, Publication};
+use roomcast_shared::{
+    event::Event,
+    publication::{ClientInfo, Publication},
+};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -46,8 +49,8 @@ struct Counter {
 }
 
 impl Deliver for Counter {
-    fn deliver(&self, _room: &str, publication: Publication) -> Delivered {
-        black_box(publication);
+    fn deliver(&self, _room: &str, event: Event) -> Delivered {
+        black_box(event);
         if self.count.fetch_add(1, Ordering::Relaxed) + 1 == self.awaited.load(Ordering::Relaxed) {
             self.reached.notify_one();
         }
@@ -110,12 +113,13 @@ impl Setting {
 }
 
 /// 128 bytes of JSON from a client.
-fn publication() -> Publication {
-    Publication {
+fn publication() -> Event {
+    let publication = Publication {
         data: Bytes::from_static(&[b'1'; 128]),
         info: Some(ClientInfo { user: "ada".to_owned(), client: "0123456789abcdef".to_owned(), ..Default::default() }),
         ..Publication::default()
-    }
+    };
+    publication.into()
 }
 
 /// A script that publishes what a node would: 128 bytes from a client, just now.

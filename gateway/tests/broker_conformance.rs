@@ -161,22 +161,7 @@ async fn a_node_hears_what_it_publishes_once_and_in_order(backend: Backend) {
 }
 
 async fn a_publication_arrives_whole(backend: Backend) {
-    struct Whole(tokio::sync::mpsc::UnboundedSender<Publication>);
-    impl roomcast::hub::Deliver for Whole {
-        fn deliver(&self, _room: &str, publication: Publication) -> roomcast::hub::Delivered {
-            self.0.send(publication).unwrap();
-            roomcast::hub::Delivered::NoRoom
-        }
-    }
-    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
-    let (deliver, metrics) = (Arc::new(Whole(sender)), Arc::new(Metrics::new()));
-    let broker: Arc<dyn PubSub> = match &backend.server {
-        None => Arc::new(MemoryBroker::new(deliver, metrics)),
-        Some(server) => {
-            let options = RedisOptions::new(server.url());
-            RedisBroker::start(&options, deliver, metrics, &backend.tracker, backend.shutdown.clone()).unwrap()
-        }
-    };
+    let node = backend.node();
     let publication = Publication {
         data: Bytes::from_static(b"{}"),
         info: Some(ClientInfo {
@@ -189,9 +174,10 @@ async fn a_publication_arrives_whole(backend: Backend) {
         tags: [("k".to_owned(), "v".to_owned())].into(),
         delta: true,
     };
-    broker.subscribe(&Arc::from("a")).wait().await.unwrap();
-    broker.publish("a", publication.clone()).wait().await.unwrap();
-    assert_eq!(receiver.recv().await, Some(publication));
+    node.subscribe("a").await;
+    node.broker.publish("a", publication.clone().into()).wait().await.unwrap();
+    node.recorder.wait("a", 1).await;
+    assert_eq!(node.recorder.events("a"), [publication.into()]);
     backend.stop().await;
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use roomcast::hub::{Deliver, Delivered};
-use roomcast_shared::publication::Publication;
+use roomcast_shared::event::{Event, Said};
 use tokio::sync::Notify;
 
 /// How long a test waits for what must come.
@@ -20,15 +20,15 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 /// What has been delivered so far.
 #[derive(Default)]
 pub(crate) struct Recorder {
-    heard: Mutex<HashMap<String, Vec<Bytes>>>,
+    heard: Mutex<HashMap<String, Vec<Event>>>,
     arrived: Notify,
     full: Mutex<HashSet<String>>,
     space: Arc<Notify>,
 }
 
 impl Deliver for Recorder {
-    fn deliver(&self, room: &str, publication: Publication) -> Delivered {
-        self.heard.lock().unwrap().entry(room.to_owned()).or_default().push(publication.data);
+    fn deliver(&self, room: &str, event: Event) -> Delivered {
+        self.heard.lock().unwrap().entry(room.to_owned()).or_default().push(event);
         self.arrived.notify_waiters();
         if !self.full.lock().unwrap().contains(room) {
             return Delivered::Taken;
@@ -39,8 +39,19 @@ impl Deliver for Recorder {
 }
 
 impl Recorder {
-    /// What was delivered to a room, in order.
+    /// The payloads of what was said in a room, in order.
     pub(crate) fn heard(&self, room: &str) -> Vec<Bytes> {
+        self.said(room).into_iter().map(|said| said.publication.data).collect()
+    }
+
+    /// What was said in a room, in order.
+    pub(crate) fn said(&self, room: &str) -> Vec<Said> {
+        let events = self.events(room).into_iter();
+        events.filter_map(|event| if let Event::Publication(said) = event { Some(said) } else { None }).collect()
+    }
+
+    /// Everything that was delivered to a room, in order.
+    pub(crate) fn events(&self, room: &str) -> Vec<Event> {
         self.heard.lock().unwrap().get(room).cloned().unwrap_or_default()
     }
 

@@ -1,4 +1,4 @@
-//! One publishing connection while it stands: a pipelined connection of redis-rs over our own stream, so that its end is
+//! One writing connection while it stands: a pipelined connection of redis-rs over our own stream, so that its end is
 //! seen at once. Knows no queue and no rooms.
 
 use std::{

@@ -1,5 +1,5 @@
-//! The broker of a cluster: one Redis channel per room, one connection that publishes and one that hears. Knows no sessions
-//! and no sockets of clients; what arrives goes to the hub.
+//! The broker of a cluster: one Redis channel per room, one connection that publishes, one that asks and one that hears.
+//! Knows no sessions and no sockets of clients; what arrives goes to the hub.
 
 use std::{
     sync::Arc,
@@ -12,16 +12,19 @@ use roomcast_shared::{event::Event, publication::Publication};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
+    commands::{Commanding, Commands},
     dial::Target,
     keys::Keys,
-    publish::Publisher,
-    queue::{Bounds, Queue},
+    publish::Publishing,
+    queue::{Bounds, Queue, Size},
     rooms::Rooms,
     subscribe::Subscriber,
+    writer::Writer,
 };
 use super::{Answer, BrokerError, Health, PubSub};
 use crate::{hub::Deliver, metrics::Metrics};
 
+mod commands;
 mod dial;
 mod envelope;
 mod keys;
@@ -32,7 +35,9 @@ mod publish;
 mod queue;
 mod resp;
 mod rooms;
+mod script;
 mod subscribe;
+mod writer;
 
 /// How to reach Redis, and the bounds of what waits for it.
 #[derive(Clone)]
@@ -48,7 +53,7 @@ pub struct RedisOptions {
     /// The longest wait for an answer, and for a connection by what is not yet written; a connection that is silent for
     /// so long is dead. Default 4 s.
     pub io_timeout: Duration,
-    /// How many publishes may wait to be written. Default 65,536.
+    /// How many publishes may wait to be written, and as many other calls. Default 65,536.
     pub publish_queue: usize,
     /// How many bytes these may have. Default 64 MB.
     pub publish_queue_bytes: usize,
@@ -87,7 +92,8 @@ pub enum ConfigError {
 pub struct RedisBroker {
     keys: Arc<Keys>,
     rooms: Arc<Rooms>,
-    queue: Arc<Queue>,
+    queue: Arc<Queue<Cmd, ()>>,
+    commands: Commands,
     pool: deadpool_redis::Pool,
     io_timeout: Duration,
     subscribe_latency: Histogram,
@@ -111,13 +117,17 @@ impl RedisBroker {
             keys: Arc::new(Keys::new(&options.prefix)),
             rooms: Arc::new(Rooms::new()),
             queue: Arc::new(Queue::new(bounds)),
+            commands: Commands::new(bounds),
             pool,
             io_timeout: options.io_timeout,
             subscribe_latency: metrics.broker_latency.with_label_values(&["subscribe"]),
             publish_errors: metrics.broker_published.with_label_values(&["error"]),
         });
-        let publisher = Publisher::new(Arc::clone(&broker.queue), target.clone(), options.io_timeout, &metrics);
+        let (io_timeout, queue, commands) = (options.io_timeout, Arc::clone(&broker.queue), broker.commands.queue());
+        let publisher = Writer { queue, target: target.clone(), io_timeout, purpose: Publishing::new(&metrics) };
         tracker.spawn(publisher.run(shutdown.clone()));
+        let asker = Writer { queue: commands, target: target.clone(), io_timeout, purpose: Commanding::new(&metrics) };
+        tracker.spawn(asker.run(shutdown.clone()));
         let subscriber = broker.subscriber(target, deliver, metrics);
         tracker.spawn(Arc::clone(&broker).hear(subscriber, shutdown));
         Ok(broker)
@@ -158,7 +168,7 @@ impl PubSub for RedisBroker {
     fn publish(&self, room: &str, event: Event) -> Answer<()> {
         let Event::Publication(said) = event else { return Answer::Now(Ok(())) };
         let (command, bytes) = self.command(room, &said.publication);
-        match self.queue.push(command, bytes) {
+        match self.queue.push(command, Size { bytes, answer: 0 }) {
             Ok(receiver) => Answer::Later(Box::pin(async { receiver.await.unwrap_or(Err(BrokerError::Disconnected)) })),
             Err(error) => {
                 self.publish_errors.inc();

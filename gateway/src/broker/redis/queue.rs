@@ -1,4 +1,5 @@
-//! Publishes that wait to be written: bounded in number and bytes, in the order they were made. Knows no connection.
+//! Calls that wait to be written: bounded in number and bytes, in the order they were made. Knows no connection, and not
+//! what is asked.
 
 use std::{
     collections::VecDeque,
@@ -6,29 +7,37 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use redis::Cmd;
 use tokio::sync::{Notify, oneshot};
 
 use super::BrokerError;
 
-/// Commands in one pipeline at most.
+/// Calls in one pipeline at most.
 pub(super) const MAX_BATCH: usize = 256;
-/// Bytes in one pipeline at most, the last command left aside.
+/// Bytes in one pipeline at most, those of its last call left aside; and likewise of the answers to it, as they are guessed.
 const MAX_BATCH_BYTES: usize = 1 << 20;
 
-/// What became of a publish.
-pub(super) type Outcome = Result<(), BrokerError>;
+/// What became of a call.
+pub(super) type Outcome<A> = Result<A, BrokerError>;
 
-/// One publish on its way to Redis.
-pub(super) struct Call {
-    /// The command.
-    pub(super) command: Cmd,
-    /// About how much of the queue's bound it takes.
-    bytes: usize,
+/// One call on its way to Redis.
+pub(super) struct Call<Q, A> {
+    /// What is asked.
+    pub(super) request: Q,
+    /// How much it takes.
+    size: Size,
     /// When it was made.
     pub(super) made: Instant,
     /// Takes what became of it; the caller may have gone.
-    pub(super) answer: oneshot::Sender<Outcome>,
+    pub(super) answer: oneshot::Sender<Outcome<A>>,
+}
+
+/// About how much a call takes.
+#[derive(Clone, Copy)]
+pub(super) struct Size {
+    /// Bytes of the call, counted against the queue's bound.
+    pub(super) bytes: usize,
+    /// Bytes of the answer, so that a pipeline asks for no more than can be held.
+    pub(super) answer: usize,
 }
 
 /// Bounds of what waits to be written.
@@ -40,31 +49,31 @@ pub(super) struct Bounds {
     pub(super) bytes: usize,
 }
 
-/// Publishes that are not yet written, in the order they were made.
-pub(super) struct Queue {
-    state: Mutex<State>,
+/// Calls that are not yet written, in the order they were made.
+pub(super) struct Queue<Q, A> {
+    state: Mutex<State<Q, A>>,
     bounds: Bounds,
     /// Wakes the writer when the queue is no longer empty.
     pub(super) filled: Notify,
     drained: Notify,
 }
 
-#[derive(Default)]
-struct State {
-    calls: VecDeque<Call>,
+struct State<Q, A> {
+    calls: VecDeque<Call<Q, A>>,
     bytes: usize,
     /// Calls that were written and are not answered yet.
     written: usize,
     closed: bool,
 }
 
-impl Queue {
+impl<Q, A> Queue<Q, A> {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { state: Mutex::default(), bounds, filled: Notify::new(), drained: Notify::new() }
+        let state = State { calls: VecDeque::new(), bytes: 0, written: 0, closed: false };
+        Self { state: Mutex::new(state), bounds, filled: Notify::new(), drained: Notify::new() }
     }
 
-    /// Queues a command of about so many bytes.
-    pub(super) fn push(&self, command: Cmd, bytes: usize) -> Result<oneshot::Receiver<Outcome>, BrokerError> {
+    /// Queues a call.
+    pub(super) fn push(&self, request: Q, size: Size) -> Result<oneshot::Receiver<Outcome<A>>, BrokerError> {
         let made = Instant::now();
         let (answer, receiver) = oneshot::channel();
         let mut state = self.state.lock();
@@ -72,11 +81,11 @@ impl Queue {
             return Err(BrokerError::Cancelled);
         }
         let waiting = state.calls.len();
-        if waiting >= self.bounds.calls || state.bytes.saturating_add(bytes) > self.bounds.bytes {
+        if waiting >= self.bounds.calls || state.bytes.saturating_add(size.bytes) > self.bounds.bytes {
             return Err(BrokerError::Overloaded(waiting));
         }
-        state.bytes += bytes;
-        state.calls.push_back(Call { command, bytes, made, answer });
+        state.bytes += size.bytes;
+        state.calls.push_back(Call { request, size, made, answer });
         drop(state);
         if waiting == 0 {
             self.filled.notify_one();
@@ -85,12 +94,13 @@ impl Queue {
     }
 
     /// Takes the oldest calls, to be written now: at most [`MAX_BATCH`].
-    pub(super) fn take(&self, batch: &mut Vec<Call>) {
+    pub(super) fn take(&self, batch: &mut Vec<Call<Q, A>>) {
         let mut state = self.state.lock();
-        let mut bytes = 0;
-        while batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
+        let (mut bytes, mut answers) = (0, 0_usize);
+        while batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES && answers < MAX_BATCH_BYTES {
             let Some(call) = state.calls.pop_front() else { break };
-            bytes += call.bytes;
+            bytes += call.size.bytes;
+            answers = answers.saturating_add(call.size.answer);
             batch.push(call);
         }
         state.bytes -= bytes;
@@ -101,11 +111,11 @@ impl Queue {
     }
 
     /// Takes the calls that have waited for so long.
-    pub(super) fn take_expired(&self, now: Instant, patience: Duration) -> Vec<Call> {
+    pub(super) fn take_expired(&self, now: Instant, patience: Duration) -> Vec<Call<Q, A>> {
         let mut state = self.state.lock();
         let mut expired = Vec::new();
         while let Some(call) = state.calls.pop_front_if(|call| call.made + patience <= now) {
-            state.bytes -= call.bytes;
+            state.bytes -= call.size.bytes;
             expired.push(call);
         }
         expired
@@ -137,7 +147,7 @@ impl Queue {
     }
 
     /// Refuses new calls and gives up those that wait.
-    pub(super) fn close(&self) -> VecDeque<Call> {
+    pub(super) fn close(&self) -> VecDeque<Call<Q, A>> {
         let mut state = self.state.lock();
         state.closed = true;
         std::mem::take(&mut state.calls)
