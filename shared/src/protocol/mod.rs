@@ -6,7 +6,7 @@ pub mod emulation;
 mod error;
 mod frame;
 pub mod json;
-pub(crate) mod lenient;
+pub mod lenient;
 mod protobuf;
 pub(crate) mod raw;
 pub mod reply;
