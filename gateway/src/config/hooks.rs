@@ -81,7 +81,7 @@ section! {
         /// Address that is asked: `http://` or `https://`, with user and password where the backend wants them. Unset: nobody
         /// is asked.
         url: Option<HookUrl>,
-        /// How long the answer may take, waiting for its turn included.
+        /// How long the answer may take. Where `hooks.concurrency` is reached, waiting for a turn may take as long again.
         timeout: Duration = "1s",
     }
 }
@@ -326,8 +326,9 @@ impl Scalar for StatusTransform {
 
     fn show(&self) -> String {
         match &self.answer {
-            StatusAnswer::Error(ErrorCode { code, message, temporary }) => {
-                format!("{}: {} {code} {message}", self.status, if *temporary { "temporary" } else { "error" })
+            StatusAnswer::Error(error) => {
+                let word = if error.temporary { "temporary" } else { "error" };
+                format!("{}: {word} {} {}", self.status, error.code, error.message)
             }
             StatusAnswer::Disconnect(disconnect) => {
                 format!("{}: disconnect {} {}", self.status, disconnect.code, disconnect.reason)

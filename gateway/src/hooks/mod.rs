@@ -196,7 +196,7 @@ impl Hooks {
     ) -> Result<Option<T>, Refusal> {
         let addresses = &self.kinds[kind as usize];
         let endpoint = own.or(addresses.common.as_ref()).and_then(|url| addresses.endpoints.get(url));
-        let endpoint = endpoint.ok_or_else(|| Refusal::Error(ErrorCode::NOT_AVAILABLE))?;
+        let endpoint = endpoint.ok_or(Refusal::Error(ErrorCode::NOT_AVAILABLE))?;
         endpoint.ask(self.headers.of(caller.headers.as_deref()), body.to_json()).await
     }
 }
