@@ -7,6 +7,7 @@ pub mod auth;
 pub mod broker;
 pub mod cli;
 pub mod config;
+pub mod hooks;
 pub mod hub;
 pub mod metrics;
 pub mod node;

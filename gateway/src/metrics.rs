@@ -55,6 +55,13 @@ pub struct Metrics {
     pub delivery_lag: Histogram,
     /// `roomcast_api_requests_total{method,result}`: server API calls.
     pub api_requests: IntCounterVec,
+    /// `roomcast_hook_requests_total{hook,result}`: questions to the backend; `result` is `ok`, `error` or `disconnect` where
+    /// it answered, else what was wrong.
+    pub hook_requests: IntCounterVec,
+    /// `roomcast_hook_duration_seconds{hook}`: time until the backend answered, or until that was given up.
+    pub hook_duration: HistogramVec,
+    /// `roomcast_hook_breaker_open{hook}`: addresses of a hook that are not asked at present, because they fail.
+    pub hook_breaker_open: IntGaugeVec,
     /// `roomcast_draining`: 1 from the first signal until the node ends.
     pub draining: IntGauge,
 }
@@ -91,6 +98,9 @@ impl Metrics {
             broker_latency: histograms(r, "broker_latency_seconds", "Time until the broker answered.", &["operation"]),
             delivery_lag: histogram(r, "delivery_lag_seconds", "Time from publishing to delivery on this node."),
             api_requests: counters(r, "api_requests_total", "Server API calls.", &["method", "result"]),
+            hook_requests: counters(r, "hook_requests_total", "Questions to the backend.", &["hook", "result"]),
+            hook_duration: histograms(r, "hook_duration_seconds", "Time until the backend answered.", &["hook"]),
+            hook_breaker_open: gauges(r, "hook_breaker_open", "Addresses of a hook not asked at present.", &["hook"]),
             draining: gauge(r, "draining", "1 from the first signal until the node ends."),
             registry,
         }
@@ -123,6 +133,10 @@ fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Int
 
 fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
     register(registry, IntGauge::with_opts(opts(name, help)))
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    register(registry, IntGaugeVec::new(opts(name, help), labels))
 }
 
 fn histogram(registry: &Registry, name: &str, help: &str) -> Histogram {

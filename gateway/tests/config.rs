@@ -8,6 +8,18 @@ use roomcast::config::{self, Flag, Loaded, LogFormat, LogLevel, OriginPattern, S
 
 const SECRET: &str = "a-secret-of-more-than-thirty-two-bytes";
 
+/// An authority that has signed nothing but itself.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----
+MIIBdDCCARugAwIBAgIUU50ZpCKlskcD1zYbc/1S0vzRgHwwCgYIKoZIzj0EAwIw
+DzENMAsGA1UEAwwEdGVzdDAgFw0yNjExMjQwMDA0NTNaGA8yMTI2MTAzMTAwMDQ1
+M1owDzENMAsGA1UEAwwEdGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABB0w
+BcmhQLzuO3rtKTg5faTst9APbLa4M/94T4JZwg9ibuUa0ia3qzHntUUtJNUZDgha
+IHaavKlTUTAE4S/43CujUzBRMB0GA1UdDgQWBBQ6ynZfTvT/6ihSY+knjtweJyk4
+kzAfBgNVHSMEGDAWgBQ6ynZfTvT/6ihSY+knjtweJyk4kzAPBgNVHRMBAf8EBTAD
+AQH/MAoGCCqGSM49BAMCA0cAMEQCIGVwoZQB3AV8E2b+/g/MN1rKv7ILCpRT+mgC
+bTcNwd+TAiBQLyfnIczDj0QKGQVarsndw5Kj9HhN6ylT92XngkdPKQ==
+-----END CERTIFICATE-----";
+
 /// One set of sources in a folder of its own.
 struct Case {
     folder: tempfile::TempDir,
@@ -163,6 +175,10 @@ fn some_value(path: &str, kind: &str) -> &'static str {
         "list of networks" => "10.0.0.0/8",
         "PEM" => "-----BEGIN PUBLIC KEY-----",
         "URL" => "https://example.com/keys",
+        "list of header names" => "cookie, authorization",
+        "list of headers, secret" => "X-Key: secret",
+        "list of STATUS: error CODE TEXT" => "503: temporary 1503 later",
+        "certificates (PEM)" => CERTIFICATE,
         "URL, secret" => "redis://localhost",
         "word" if path == "log.level" => "debug",
         "word" => "json",
@@ -181,7 +197,10 @@ fn every_setting_has_a_variable_of_its_own_that_sets_it() {
     for row in &rows {
         let (path, name) = (&row[1], &row[2]);
         assert_eq!(*name, format!("ROOMCAST_{}", path.replace('.', "_").to_uppercase()));
-        let case = flag("shutdown.timeout", "300s").variable(name, some_value(path, &row[3]));
+        let mut case = flag("shutdown.timeout", "300s").variable(name, some_value(path, &row[3]));
+        if let Some(hook) = path.strip_prefix("rooms.").and_then(|rule| rule.strip_suffix("_hook")) {
+            case = case.flag(&format!("hooks.{hook}.url"), "https://backend/hook");
+        }
         if path != "shutdown.timeout" {
             assert_eq!(case.load().provenance.of(path).to_string(), *name);
         }

@@ -4,6 +4,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{
+    hooks,
     load::{Check, Fault, Faults, Loaded, Loader},
     origin::OriginPattern,
     provenance::{Provenance, Source},
@@ -18,12 +19,14 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Checks what was read as a whole and completes it.
 pub(super) fn finish(mut loader: Loader, checks: &[Check]) -> Result<Loaded, Faults> {
-    let keyed = tokens::keyed(&loader.settings, &loader.provenance);
+    let asks_backend = *loader.provenance.of("hooks.connect.url") != Source::Default;
+    let keyed = asks_backend || tokens::keyed(&loader.settings, &loader.provenance);
     let development = !keyed && !loader.settings.client.insecure;
     let mut found = reach(&loader.settings, keyed);
     found.extend(limits(&loader.settings));
     let mut found: Vec<_> = found.into_iter().map(|(path, message)| (path.to_owned(), message)).collect();
     found.extend(tokens::check(&loader.settings.auth));
+    found.extend(hooks::check(&loader.settings));
     found.extend(checks.iter().flat_map(|check| check(&loader.settings)));
     for (path, message) in found {
         let source = loader.provenance.of(&path).clone();
@@ -58,8 +61,8 @@ fn reach(settings: &Settings, keyed: bool) -> Vec<(&'static str, String)> {
             format!(
                 "{address} can be reached from other machines, but there is no key to check tokens with: set \
                  auth.hmac_secret (ROOMCAST_AUTH_HMAC_SECRET, for instance from `openssl rand -hex 32`) or \
-                 auth.public_key (ROOMCAST_AUTH_PUBLIC_KEY_FILE). Without a key a node runs in development mode, on \
-                 127.0.0.1 only"
+                 auth.public_key (ROOMCAST_AUTH_PUBLIC_KEY_FILE), or let your backend decide with hooks.connect.url. \
+                 Without either a node runs in development mode, on 127.0.0.1 only"
             )
         };
         (path, message)
@@ -135,6 +138,7 @@ fn warnings(settings: &Settings, development: bool) -> Vec<String> {
     if settings.client.ping_interval.subsec_nanos() != 0 {
         warnings.push("client.ping_interval is not in whole seconds, in which clients are told of it".to_owned());
     }
+    warnings.extend(hooks::warnings(settings));
     warnings
 }
 

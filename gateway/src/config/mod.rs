@@ -8,6 +8,7 @@
 mod check;
 mod environment;
 mod file;
+mod hooks;
 mod load;
 mod origin;
 mod provenance;
@@ -22,6 +23,7 @@ mod transports;
 mod value;
 
 pub use environment::variable;
+pub use hooks::{Authorities, HeaderName, Hook, HookUrl, Hooks, StaticHeader, StatusAnswer, StatusTransform};
 pub use load::{Check, Fault, Faults, Flag, Loaded, Sources, load};
 pub use origin::OriginPattern;
 pub use provenance::{Provenance, Source};

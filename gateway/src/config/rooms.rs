@@ -5,6 +5,7 @@ use std::time::Duration;
 use regex::Regex;
 
 use super::{
+    hooks::HookUrl,
     section::{About, Place, Visitor, join, section},
     value::{Scalar, choice},
 };
@@ -73,6 +74,18 @@ section! {
         allowed_delta_types: Vec<DeltaType>,
         /// Whether subscribers may ask for publications with certain tags only.
         allow_tags_filter: bool = "false",
+        /// Whether the backend decides who may subscribe, with `hooks.subscribe`.
+        subscribe_hook: bool = "false",
+        /// Another address for that than `hooks.subscribe.url`.
+        subscribe_hook_url: Option<HookUrl>,
+        /// Whether the backend decides who may publish, and what, with `hooks.publish`.
+        publish_hook: bool = "false",
+        /// Another address for that than `hooks.publish.url`.
+        publish_hook_url: Option<HookUrl>,
+        /// Whether the backend prolongs subscriptions that expire, with `hooks.sub_refresh`.
+        sub_refresh_hook: bool = "false",
+        /// Another address for that than `hooks.sub_refresh.url`.
+        sub_refresh_hook_url: Option<HookUrl>,
         /// Whether a client hears what it publishes itself.
         echo: bool = "true",
         /// What happens to a subscriber that reads too slowly: its connection is closed (`close`), it leaves the room with a

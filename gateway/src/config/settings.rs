@@ -7,6 +7,7 @@ use std::{net::SocketAddr, time::Duration};
 use ipnet::IpNet;
 
 use super::{
+    hooks::Hooks,
     origin::OriginPattern,
     rooms::{Namespace, RoomRules},
     secret::{RedisUrl, Secret},
@@ -58,6 +59,8 @@ section! {
         rooms: RoomRules,
         /// Rules of rooms whose name begins with a namespace and a colon.
         namespaces: Vec<Namespace>,
+        /// What a backend is asked over HTTP, and how.
+        hooks: Hooks,
         /// When the node reports itself ready.
         ready: Ready,
         /// How the node ends.
