@@ -84,7 +84,7 @@ async fn metrics(State(readiness): State<Arc<Readiness>>) -> Response {
 mod tests {
     use std::time::Instant;
 
-    use roomcast_shared::publication::Publication;
+    use roomcast_shared::event::Event;
     use tokio_util::task::TaskTracker;
 
     use super::*;
@@ -97,7 +97,7 @@ mod tests {
     struct Stands(Health);
 
     impl PubSub for Stands {
-        fn publish(&self, _: &str, _: Publication) -> Answer<()> {
+        fn publish(&self, _: &str, _: Event) -> Answer<()> {
             Answer::Now(Ok(()))
         }
 
