@@ -12,7 +12,8 @@ use super::{
     joined::{Buffer, Joined},
     position::Runs,
     room::{Put, Room},
-    seats::{Hearing, Segments},
+    seats::Hearing,
+    segment::Segments,
 };
 
 /// Up to this many seats the caller delivers itself: that costs less than handing the work to a task.

@@ -23,8 +23,10 @@ mod position;
 mod room;
 mod seat;
 mod seats;
+mod segment;
 mod sessions;
 mod side;
+mod users;
 
 pub use aside::{Aside, Gap, Seated};
 pub use frame::{Opcode, Wire, put_frame_header};
@@ -32,7 +34,7 @@ pub use group::{GroupId, GroupKey};
 pub use outbox::{Attention, Mail, Outbox, Refresh, Sink, Subscribe};
 pub use room::Room;
 pub use seat::{Seat, SeatId, SlowPolicy};
-pub use sessions::{Identity, Sessions, UserLimitReached};
+pub use sessions::{Connected, Identity, Sessions, UserLimitReached};
 
 /// How many maps the rooms are spread over, so that threads seldom meet at one lock.
 const SHARDS: usize = 64;

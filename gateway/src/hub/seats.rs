@@ -18,15 +18,9 @@ use super::{
     late::Late,
     outbox,
     position::{Span, Step, place, step},
+    segment::{SEGMENT, Segment, Segments, drop_if_empty},
     side::{Reached, Sides},
 };
-
-/// Seats of one segment: what one delivery job walks through, and what a join may have to copy while it does.
-pub(super) const SEGMENT: usize = 2048;
-
-/// Seats, behind a counted reference: a delivery walks through what it found, and a join that comes meanwhile copies one
-/// segment at the most.
-pub(super) type Segments = Vec<Arc<Vec<Seat>>>;
 
 /// The seats of one room.
 #[derive(Default)]
@@ -40,13 +34,6 @@ pub(super) struct Seats {
     positioned: usize,
     /// What few rooms have.
     rare: Option<Box<Rare>>,
-}
-
-#[derive(Default)]
-struct Segment {
-    seats: Arc<Vec<Seat>>,
-    /// Those that do not hear what the others do just now; each has its place in `seats` kept free.
-    late: Vec<Late>,
 }
 
 #[derive(Default)]
@@ -314,6 +301,8 @@ impl Seats {
     fn place(&mut self, seat: Seat, at: Option<Position>) -> SeatId {
         let place = self.segments.iter().position(|segment| segment.len() < SEGMENT).unwrap_or(self.segments.len());
         if place == self.segments.len() {
+            // Most rooms never have a second one.
+            self.segments.reserve_exact(1);
             self.segments.push(Segment::default());
         }
         self.positioned += usize::from(seat.positioned);
@@ -376,46 +365,6 @@ impl Seats {
         if self.rare.as_ref().is_some_and(|rare| rare.sides.is_empty() && rare.groups.is_empty()) {
             self.rare = None;
         }
-    }
-}
-
-impl Segment {
-    fn len(&self) -> usize {
-        self.seats.len() + self.late.len()
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Seat> {
-        self.seats.iter().chain(self.late.iter().map(|late| &late.seat))
-    }
-
-    fn push(&mut self, seat: Seat) {
-        let seats = Arc::make_mut(&mut self.seats);
-        if seats.is_empty() {
-            seats.reserve_exact(1);
-        }
-        seats.push(seat);
-    }
-
-    fn remove(&mut self, out: &Arc<Outbox>) -> Option<Seat> {
-        if let Some(place) = self.seats.iter().position(|seat| outbox::same(&seat.outbox, out)) {
-            let seats = Arc::make_mut(&mut self.seats);
-            let seat = seats.swap_remove(place);
-            if seats.len() * 4 < seats.capacity() {
-                seats.shrink_to(seats.len() * 2);
-            }
-            return Some(seat);
-        }
-        let place = self.late.iter().position(|late| outbox::same(&late.seat.outbox, out))?;
-        let late = self.late.swap_remove(place);
-        drop_if_empty(&mut self.late);
-        Some(late.seat)
-    }
-}
-
-/// Most rooms have latecomers for a moment only.
-fn drop_if_empty(late: &mut Vec<Late>) {
-    if late.is_empty() && late.capacity() > 0 {
-        *late = Vec::new();
     }
 }
 
