@@ -1,12 +1,8 @@
-//! One or several publications as the bytes of their frames, made at most once per kind of client. Knows the framing of what
-//! the server sends, in frames of RFC 6455 and in streams; masks, limits and reading are the transport's.
+//! Messages as the bytes of their frames, for each kind of client. Knows the framing of what the server sends, in frames of
+//! RFC 6455 and in streams; masks, limits and reading are the transport's.
 
-use std::{
-    borrow::Cow,
-    sync::{Arc, OnceLock},
-};
+use std::borrow::Cow;
 
-use bytes::Bytes;
 use roomcast_shared::{
     protocol::{
         Encoding, Envelope, Form,
@@ -231,55 +227,9 @@ pub fn put_frame_header(opcode: Opcode, length: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// The publications of one turn, joined into one buffer for each kind of client that sits in the room.
-pub(super) struct Joined {
-    room: Arc<str>,
-    publications: Vec<Publication>,
-    buffers: [OnceLock<Buffer>; Wire::COUNT],
-}
-
-/// What a kind of client is told in one turn.
-pub(super) struct Buffer {
-    /// The frames, one after the other.
-    pub(super) bytes: Bytes,
-    /// Set where a publication cannot be told to this kind of client: it ends with this after `bytes`.
-    pub(super) then_close: Option<Disconnect>,
-}
-
-impl Joined {
-    pub(super) fn new(room: Arc<str>, publications: Vec<Publication>) -> Self {
-        Self { room, publications, buffers: [const { OnceLock::new() }; Wire::COUNT] }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.publications.len()
-    }
-
-    pub(super) fn buffer(&self, wire: Wire) -> &Buffer {
-        self.buffers[wire as usize].get_or_init(|| self.encode(wire))
-    }
-
-    fn encode(&self, wire: Wire) -> Buffer {
-        let mut bytes = Vec::with_capacity(self.publications.iter().map(size_hint).sum());
-        let mut message = Vec::with_capacity(512);
-        for publication in &self.publications {
-            message.clear();
-            if !wire.encode_publication(&self.room, publication, &mut message) {
-                return Buffer { bytes: bytes.into(), then_close: Some(Disconnect::INAPPROPRIATE_PROTOCOL) };
-            }
-            wire.put_message(&message, &mut bytes);
-        }
-        Buffer { bytes: bytes.into(), then_close: None }
-    }
-}
-
-/// A little more than a publication takes on the wire in most rooms, so that the buffer seldom grows.
-fn size_hint(publication: &Publication) -> usize {
-    publication.data.len() + publication.info.as_ref().map_or(96, |info| 192 + info.conn_info.len())
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use roomcast_shared::protocol::reply::EmptyResult;
 
     use super::*;

@@ -22,8 +22,12 @@ pub(super) trait Socket: Sink {
     fn poll_writable(&self, task: &mut TaskContext<'_>) -> Poll<()>;
 }
 
-/// Writes what waits and sees whether the connection was asked to end.
-pub(super) fn attend<S: Socket>(outbox: &Outbox<S>, task: &mut TaskContext<'_>) -> Result<(), End> {
+/// Writes what waits, hands the session what it is told, and sees whether the connection was asked to end.
+pub(super) fn attend<S: Socket>(
+    outbox: &Outbox<S>,
+    session: &mut Session,
+    task: &mut TaskContext<'_>,
+) -> Result<(), End> {
     loop {
         let attention = outbox.attend(task);
         if attention.broken {
@@ -31,6 +35,10 @@ pub(super) fn attend<S: Socket>(outbox: &Outbox<S>, task: &mut TaskContext<'_>) 
         }
         if let Some(disconnect) = attention.close {
             return Err(End::Close(disconnect));
+        }
+        if attention.mail {
+            session.take_mail(outbox.take_mail())?;
+            continue;
         }
         if !attention.waiting {
             return Ok(());

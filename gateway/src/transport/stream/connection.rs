@@ -76,10 +76,7 @@ impl Connection {
     }
 
     fn poll_open(&mut self, task: &mut TaskContext<'_>) -> Poll<End> {
-        self.begin()
-            .and_then(|()| carry::attend(&self.outbox, task))
-            .and_then(|()| self.go_on(task))
-            .map_or_else(Poll::Ready, |()| Poll::Pending)
+        self.begin().and_then(|()| self.go_on(task)).map_or_else(Poll::Ready, |()| Poll::Pending)
     }
 
     /// Has the session take what the client said first.
@@ -97,9 +94,10 @@ impl Connection {
         }
     }
 
-    /// Goes on with commands that were answered, and does what is due.
+    /// Takes commands and goes on with those that were answered, writes, and does what is due.
     fn go_on(&mut self, task: &mut TaskContext<'_>) -> Result<(), End> {
         let Phase::Open(session) = &mut self.phase else { return Ok(()) };
+        carry::attend(&self.outbox, session, task)?;
         if let Poll::Ready(disconnect) = session.poll_pending(task) {
             return Err(disconnect.into());
         }

@@ -121,10 +121,10 @@ impl Connection {
             return Poll::Ready(end);
         }
         for _ in 0..READS {
-            if let Err(end) = carry::attend(&self.outbox, task) {
+            let Phase::Open(session) = &mut self.phase else { return Poll::Pending };
+            if let Err(end) = carry::attend(&self.outbox, session, task) {
                 return Poll::Ready(end);
             }
-            let Phase::Open(session) = &mut self.phase else { return Poll::Pending };
             let was_blocked = session.is_blocked();
             if let Poll::Ready(disconnect) = session.poll_pending(task) {
                 return Poll::Ready(disconnect.into());
