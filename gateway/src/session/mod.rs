@@ -37,6 +37,7 @@ mod secret;
 mod subscribe;
 mod uni;
 mod unsubscribe;
+mod upstream;
 
 pub use context::Context;
 pub use gate::{Gate, GateClosed, Place};

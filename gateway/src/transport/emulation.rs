@@ -7,6 +7,7 @@ use axum::{Router, body::Body, extract::Request, extract::State, response::Respo
 use http::{Method, StatusCode};
 
 use super::{Entrance, admit::Denied, entrance::encoding};
+use crate::node::cluster::Upstreamed;
 
 /// The methods there are.
 const METHODS: &str = "POST, OPTIONS";
@@ -39,10 +40,18 @@ async fn pass_on(entrance: &Entrance, request: Request) -> Result<Response, Deni
         .emulation_request(&body)
         .map_err(|error| Denied::new(StatusCode::BAD_REQUEST, "body", format!("no emulation request: {error}")))?;
     let unknown = || Denied::new(StatusCode::NOT_FOUND, "session", "no such session; connect again");
-    let context = &entrance.context;
-    let client = context.names.client(&request.session).filter(|_| *request.node == **context.node.name());
-    let _client = client.ok_or_else(unknown)?;
+    if *request.node != **entrance.context.node.name() {
+        return Err(unknown());
+    }
+    match entrance.context.upstream(&request.session, request.data) {
+        Upstreamed::Taken => Ok(taken()),
+        Upstreamed::Unknown => Err(unknown()),
+        Upstreamed::Busy => Err(Denied::busy("busy", "too many commands of this session wait; try again")),
+    }
+}
+
+fn taken() -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
-    Ok(response)
+    response
 }

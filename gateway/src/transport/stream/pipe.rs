@@ -152,3 +152,95 @@ fn wake(waker: Option<Waker>) {
         waker.wake();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        task::Wake,
+    };
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Bell(AtomicUsize);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn write(pipe: &Pipe, bytes: &[u8]) -> io::Result<usize> {
+        pipe.try_write(&[IoSlice::new(bytes)])
+    }
+
+    #[test]
+    fn each_side_is_woken_when_the_other_has_done_something_for_it() {
+        let (pipe, bell) = (Pipe::default(), Arc::new(Bell::default()));
+        let waker = Waker::from(bell.clone());
+        let mut task = TaskContext::from_waker(&waker);
+        assert!(pipe.poll_take(&mut task).is_pending());
+        assert_eq!(write(&pipe, &[1; CAPACITY + 5]).ok(), Some(CAPACITY));
+        assert_eq!(bell.0.load(Ordering::SeqCst), 1, "the reader");
+        assert_eq!(write(&pipe, b"more").unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert!(pipe.poll_writable(&mut task).is_pending());
+        assert!(matches!(pipe.poll_take(&mut task), Poll::Ready(Some(bytes)) if bytes.len() == CAPACITY));
+        assert_eq!(bell.0.load(Ordering::SeqCst), 2, "the writer");
+        assert!(pipe.poll_writable(&mut task).is_ready() && pipe.poll_empty(&mut task).is_ready());
+        assert!(pipe.poll_take(&mut task).is_pending());
+        pipe.end();
+        assert_eq!(bell.0.load(Ordering::SeqCst), 3, "the reader, of the end");
+        assert_eq!(pipe.poll_take(&mut task), Poll::Ready(None));
+    }
+
+    #[test]
+    fn nothing_is_taken_once_the_server_has_let_go() {
+        let (pipe, bell) = (Pipe::default(), Arc::new(Bell::default()));
+        let waker = Waker::from(bell.clone());
+        let mut task = TaskContext::from_waker(&waker);
+        assert_eq!(write(&pipe, b"one").ok(), Some(3));
+        assert!(pipe.poll_empty(&mut task).is_pending());
+        pipe.leave();
+        assert_eq!(bell.0.load(Ordering::SeqCst), 1);
+        assert!(pipe.is_left() && pipe.poll_empty(&mut task).is_ready());
+        assert_eq!(write(&pipe, b"two").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    }
+
+    proptest! {
+        /// Whatever is written in whatever pieces and taken whenever, the same bytes come out, and never more wait than may.
+        #[test]
+        fn what_goes_in_comes_out(
+            pieces in proptest::collection::vec((proptest::collection::vec(0..9_000_usize, 1..4), any::<bool>()), 0..30),
+        ) {
+            let (pipe, mut task) = (Pipe::default(), TaskContext::from_waker(Waker::noop()));
+            let (mut written, mut taken) = (Vec::new(), Vec::new());
+            let mut next = 0_u8;
+            let mut take = |taken: &mut Vec<u8>| {
+                if let Poll::Ready(Some(bytes)) = pipe.poll_take(&mut task) {
+                    assert!(bytes.len() <= CAPACITY);
+                    taken.extend_from_slice(&bytes);
+                }
+            };
+            for (lengths, takes) in pieces {
+                let slices: Vec<Vec<u8>> = lengths.into_iter().map(|length| {
+                    next = next.wrapping_add(1);
+                    vec![next; length]
+                }).collect();
+                let joined = slices.concat();
+                let slices: Vec<_> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
+                match pipe.try_write(&slices) {
+                    Ok(length) => written.extend_from_slice(&joined[..length]),
+                    Err(error) => prop_assert_eq!(error.kind(), ErrorKind::WouldBlock),
+                }
+                if takes {
+                    take(&mut taken);
+                }
+            }
+            take(&mut taken);
+            prop_assert_eq!(written, taken);
+        }
+    }
+}
