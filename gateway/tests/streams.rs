@@ -104,6 +104,8 @@ async fn what_opens_no_stream_is_told_why() {
         assert!(text.contains(word), "{method} {path}: {text}");
         assert_eq!(head.contains("\r\nallow: "), status == 405, "{head}");
     }
+    let path = format!("{SSE}?cf_connect={}", escape(&"x".repeat(6_000)));
+    assert_eq!(http::exchange(node.clients, "GET", &path, &[], b"").await.0, 431);
     assert_eq!(node.count("roomcast_connections").await, 0, "who was refused is not counted");
     assert_eq!(node.count(r#"roomcast_upgrades_refused_total{reason="size"}"#).await, 1);
     node.stop().await;
