@@ -174,7 +174,7 @@ fn some_value(path: &str, kind: &str) -> &'static str {
         "list of origins" => "https://example.com",
         "list of networks" => "10.0.0.0/8",
         "PEM" => "-----BEGIN PUBLIC KEY-----",
-        "URL" => "https://backend/hook",
+        "URL" => "https://example.com/keys",
         "list of header names" => "cookie, authorization",
         "list of headers, secret" => "X-Key: secret",
         "list of STATUS: error CODE TEXT" => "503: temporary 1503 later",

@@ -147,7 +147,7 @@ impl Asking {
     fn with(settings: &str) -> Self {
         let metrics = Metrics::new();
         let hooks = Hooks::new(&load(settings).expect("settings without a fault"), &metrics).expect("a client");
-        Self { hooks: hooks.expect("an address is set"), metrics }
+        Self { hooks, metrics }
     }
 
     async fn rpc(&self) -> Result<Bytes, Refusal> {
@@ -212,9 +212,17 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-#[test]
-fn without_an_address_there_are_no_hooks() {
-    assert!(Hooks::new(&load("").unwrap(), &Metrics::new()).unwrap().is_none());
+#[tokio::test]
+async fn without_an_address_nobody_is_asked_and_nothing_is_kept() {
+    let Asking { hooks, .. } = Asking::with("hooks.headers = [\"cookie\"]\nhooks.emulated_headers = [\"cookie\"]");
+    assert!(Kind::ALL.iter().all(|kind| !hooks.has(*kind)) && !hooks.asks_after_connect());
+    let headers = HeaderMap::from_iter([(http::header::COOKIE, "a=1".parse().unwrap())]);
+    assert!(hooks.capture(&headers).is_none());
+    assert!(hooks.with_emulated(None, &HashMap::from([("cookie".to_owned(), "a=1".to_owned())])).is_none());
+    assert_eq!(hooks.refresh(&caller()).await, Err(Refusal::Error(ErrorCode::NOT_AVAILABLE)));
+    let only_connect = Asking::with("hooks.headers = [\"cookie\"]\nhooks.connect.url = \"http://backend/\"").hooks;
+    assert!(only_connect.has(Kind::Connect) && !only_connect.asks_after_connect());
+    assert!(only_connect.capture(&headers).is_some());
 }
 
 #[tokio::test]
@@ -761,7 +769,7 @@ async fn rooms_may_have_addresses_of_their_own() {
     ))
     .unwrap();
     let rules = settings.rules(Some("chat")).unwrap();
-    let hooks = Hooks::new(&settings, &Metrics::new()).unwrap().unwrap();
+    let hooks = Hooks::new(&settings, &Metrics::new()).unwrap();
     let call = SubscribeCall { room: "chat:1", ..SubscribeCall::default() };
     hooks.subscribe(&caller(), rules.subscribe_hook_url.as_ref(), &call).await.unwrap();
     assert_eq!((common.count(), own.count()), (0, 1));
@@ -774,6 +782,34 @@ async fn rooms_may_have_addresses_of_their_own() {
     // Nobody to ask.
     let refused = hooks.publish(&caller(), None, &call).await;
     assert_eq!(refused, Err(Refusal::Error(ErrorCode::NOT_AVAILABLE)));
+}
+
+#[tokio::test]
+async fn addresses_of_rooms_come_and_go_with_their_rules() {
+    let (first, second) = (Backend::of_status(500).await, Backend::saying("{}").await);
+    let rules = |backend: &Backend| {
+        load(&format!(
+            "hooks.breaker_failures = 1\nrooms.publish_hook = true\nrooms.publish_hook_url = \"{}\"",
+            backend.url()
+        ))
+        .unwrap()
+    };
+    let (before, after) = (rules(&first), rules(&second));
+    let own = |settings: &config::Settings| settings.rooms.publish_hook_url.clone();
+    let metrics = Metrics::new();
+    let hooks = Hooks::new(&before, &metrics).unwrap();
+    let open = || metrics.hook_breaker_open.with_label_values(&["publish"]).get();
+    let publish = async |url: Option<HookUrl>| {
+        hooks.publish(&caller(), url.as_ref(), &PublishCall { room: "r", data: b"1" }).await.map(drop)
+    };
+    assert_eq!((publish(own(&before)).await, open()), (Err(Refusal::Unavailable), 1));
+    // What is known of an address that stays is kept.
+    hooks.reload(&before);
+    assert_eq!((publish(own(&before)).await, open(), first.count()), (Err(Refusal::Unavailable), 1, 1));
+    hooks.reload(&after);
+    assert_eq!((publish(own(&after)).await, open(), second.count()), (Ok(()), 0, 1));
+    // Somebody may still have the rules of before.
+    assert_eq!((publish(own(&before)).await, first.count()), (Err(Refusal::Unavailable), 1));
 }
 
 #[tokio::test]

@@ -19,7 +19,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Checks what was read as a whole and completes it.
 pub(super) fn finish(mut loader: Loader, checks: &[Check]) -> Result<Loaded, Faults> {
-    let keyed = tokens::keyed(&loader.settings, &loader.provenance) || loader.settings.hooks.connect.url.is_some();
+    let asks_backend = *loader.provenance.of("hooks.connect.url") != Source::Default;
+    let keyed = asks_backend || tokens::keyed(&loader.settings, &loader.provenance);
     let development = !keyed && !loader.settings.client.insecure;
     let mut found = reach(&loader.settings, keyed);
     found.extend(limits(&loader.settings));

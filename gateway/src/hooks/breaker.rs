@@ -98,6 +98,15 @@ impl Pass<'_> {
     }
 }
 
+/// An address that is given up is not one that is left alone.
+impl Drop for Breaker {
+    fn drop(&mut self) {
+        if !matches!(self.state.get_mut(), State::Closed { .. }) {
+            self.open.dec();
+        }
+    }
+}
+
 /// The client went away while its question tried the address: the next one tries.
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
@@ -159,6 +168,14 @@ mod tests {
         breaker.admit(now).unwrap().failed(now);
         drop(breaker.admit(now + PAUSE));
         assert!(breaker.admit(Instant::now()).unwrap().succeeded());
+    }
+
+    #[test]
+    fn a_breaker_that_goes_is_not_open_any_more() {
+        let (breaker, gauge, now) = breaker(1);
+        breaker.admit(now).unwrap().failed(now);
+        drop(breaker);
+        assert_eq!(gauge.get(), 0);
     }
 
     #[test]

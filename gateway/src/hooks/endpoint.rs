@@ -7,7 +7,7 @@ use std::{
 };
 
 use http::{HeaderMap, StatusCode};
-use prometheus::{Histogram, IntCounter};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec};
 use reqwest::{Client, Response};
 use serde::de::DeserializeOwned;
 use tokio::{sync::Semaphore, time::timeout};
@@ -31,16 +31,22 @@ pub(super) struct Shared {
     max_answer_size: usize,
     concurrency: usize,
     breaker: (u32, Duration),
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    breaker_open: IntGaugeVec,
 }
 
 impl Shared {
-    pub(super) fn new(hooks: &config::Hooks, client: Client) -> Self {
+    pub(super) fn new(hooks: &config::Hooks, client: Client, metrics: &Metrics) -> Self {
         Self {
             client,
             transforms: hooks.status_transforms.clone(),
             max_answer_size: hooks.max_answer_size,
             concurrency: hooks.concurrency as usize,
             breaker: (hooks.breaker_failures, hooks.breaker_pause),
+            requests: metrics.hook_requests.clone(),
+            duration: metrics.hook_duration.clone(),
+            breaker_open: metrics.hook_breaker_open.clone(),
         }
     }
 }
@@ -66,7 +72,7 @@ enum Heard {
 }
 
 impl Endpoint {
-    pub(super) fn new(kind: Kind, url: HookUrl, timeout: Duration, shared: Arc<Shared>, metrics: &Metrics) -> Self {
+    pub(super) fn new(kind: Kind, url: HookUrl, timeout: Duration, shared: Arc<Shared>) -> Self {
         let hook = kind.as_str();
         let (failures, pause) = shared.breaker;
         Self {
@@ -74,11 +80,11 @@ impl Endpoint {
             url,
             timeout,
             turns: Semaphore::new(shared.concurrency.min(Semaphore::MAX_PERMITS)),
-            shared,
-            breaker: Breaker::new(failures, pause, metrics.hook_breaker_open.with_label_values(&[hook])),
+            breaker: Breaker::new(failures, pause, shared.breaker_open.with_label_values(&[hook])),
             complaints: Complaints::default(),
-            counts: Outcome::NAMES.map(|name| metrics.hook_requests.with_label_values(&[hook, name])),
-            duration: metrics.hook_duration.with_label_values(&[hook]),
+            counts: Outcome::NAMES.map(|name| shared.requests.with_label_values(&[hook, name])),
+            duration: shared.duration.with_label_values(&[hook]),
+            shared,
         }
     }
 

@@ -7,6 +7,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use roomcast_shared::protocol::code::ErrorCode;
 use rustls::{ClientConfig, RootCertStore};
 use serde::de::DeserializeOwned;
@@ -77,13 +78,16 @@ pub struct Hooks {
     kinds: [Addresses; 6],
     headers: HeaderRules,
     style: Style,
+    shared: Arc<Shared>,
 }
 
 /// The addresses of one kind.
 struct Addresses {
     /// The one that is asked where a room names none.
     common: Option<HookUrl>,
-    endpoints: HashMap<HookUrl, Endpoint>,
+    timeout: Duration,
+    /// That one, and those that rooms name.
+    endpoints: ArcSwap<HashMap<HookUrl, Arc<Endpoint>>>,
 }
 
 /// Settings from which no client can be built.
@@ -92,24 +96,36 @@ struct Addresses {
 pub struct HooksError(String);
 
 impl Hooks {
-    /// The ways to the backend; none where no hook has an address.
+    /// The ways to the backend, none of which may lead anywhere.
     ///
     /// # Errors
     /// The authorities in `hooks.ca` cannot be used.
-    pub fn new(settings: &Settings, metrics: &Metrics) -> Result<Option<Arc<Self>>, HooksError> {
-        let wanted = Kind::ALL.map(|kind| (kind, urls(kind, settings)));
-        if wanted.iter().all(|(_, urls)| urls.is_empty()) {
-            return Ok(None);
-        }
+    pub fn new(settings: &Settings, metrics: &Metrics) -> Result<Arc<Self>, HooksError> {
         let hooks = &settings.hooks;
-        let shared = Arc::new(Shared::new(hooks, client(hooks)?));
-        let kinds = wanted.map(|(kind, urls)| {
-            let timeout = section(kind, hooks).timeout;
-            let endpoint = |url: HookUrl| (url.clone(), Endpoint::new(kind, url, timeout, shared.clone(), metrics));
-            Addresses { common: section(kind, hooks).url.clone(), endpoints: urls.into_iter().map(endpoint).collect() }
+        let kinds = Kind::ALL.map(|kind| Addresses {
+            common: section(kind, hooks).url.clone(),
+            timeout: section(kind, hooks).timeout,
+            endpoints: ArcSwap::default(),
         });
         let style = Style { binary: hooks.binary_encoding, meta: hooks.include_connection_meta };
-        Ok(Some(Arc::new(Self { kinds, headers: HeaderRules::new(hooks), style })))
+        let shared = Arc::new(Shared::new(hooks, client(hooks)?, metrics));
+        let hooks = Self { kinds, headers: HeaderRules::new(hooks), style, shared };
+        hooks.reload(settings);
+        Ok(Arc::new(hooks))
+    }
+
+    /// From now on rooms have the addresses that the rules in `settings` name; everything else stays. Addresses that stay
+    /// keep what is known of them, and what is being asked at one that goes is still answered.
+    pub fn reload(&self, settings: &Settings) {
+        for (addresses, kind) in self.kinds.iter().zip(Kind::ALL) {
+            let known = addresses.endpoints.load();
+            let wanted = addresses.common.iter().chain(of_rooms(kind, settings));
+            let endpoint = |url: &HookUrl| {
+                let make = || Arc::new(Endpoint::new(kind, url.clone(), addresses.timeout, self.shared.clone()));
+                (url.clone(), known.get(url).cloned().unwrap_or_else(make))
+            };
+            addresses.endpoints.store(Arc::new(wanted.map(endpoint).collect()));
+        }
     }
 
     /// Whether there is an address that is asked everywhere. Rooms may have addresses of their own without it.
@@ -119,12 +135,19 @@ impl Hooks {
 
     /// Whether anything is asked of a client that is connected already. If not, its headers need not be kept.
     pub fn asks_after_connect(&self) -> bool {
-        self.kinds.iter().zip(Kind::ALL).any(|(kind, name)| name != Kind::Connect && !kind.endpoints.is_empty())
+        self.asks(|kind| kind != Kind::Connect)
     }
 
-    /// What is passed on of the headers of a client's request, copied so that nothing of the request lives on.
+    /// Whether one of these kinds has any address.
+    fn asks(&self, of: impl Fn(Kind) -> bool) -> bool {
+        let mut kinds = self.kinds.iter().zip(Kind::ALL);
+        kinds.any(|(addresses, kind)| of(kind) && !addresses.endpoints.load().is_empty())
+    }
+
+    /// What is passed on of the headers of a client's request, copied so that nothing of the request lives on. Nothing where
+    /// nobody is asked.
     pub fn capture(&self, headers: &http::HeaderMap) -> Option<Arc<PassedHeaders>> {
-        self.headers.capture(headers)
+        if self.asks(|_| true) { self.headers.capture(headers) } else { None }
     }
 
     /// Adds what is passed on of the `headers` of a `connect` command. A header that the request had itself stays.
@@ -133,7 +156,7 @@ impl Hooks {
         captured: Option<Arc<PassedHeaders>>,
         given: &HashMap<String, String>,
     ) -> Option<Arc<PassedHeaders>> {
-        self.headers.with_emulated(captured, given)
+        if self.asks(|_| true) { self.headers.with_emulated(captured, given) } else { None }
     }
 
     /// Asks who a client is. `None` where the backend does not say: the client is then one without a token.
@@ -195,8 +218,11 @@ impl Hooks {
         body: &Body<'_>,
     ) -> Result<Option<T>, Refusal> {
         let addresses = &self.kinds[kind as usize];
-        let endpoint = own.or(addresses.common.as_ref()).and_then(|url| addresses.endpoints.get(url));
-        let endpoint = endpoint.ok_or(Refusal::Error(ErrorCode::NOT_AVAILABLE))?;
+        let Some(url) = own.or(addresses.common.as_ref()) else {
+            return Err(Refusal::Error(ErrorCode::NOT_AVAILABLE));
+        };
+        // An address that is not there has gone with the rules that named it, after somebody has read those.
+        let endpoint = addresses.endpoints.load().get(url).cloned().ok_or(Refusal::Unavailable)?;
         endpoint.ask(self.headers.of(caller.headers.as_deref()), body.to_json()).await
     }
 }
@@ -212,16 +238,15 @@ fn section(kind: Kind, hooks: &config::Hooks) -> &config::Hook {
     }
 }
 
-/// Every address of a kind: the common one and those that rooms name.
-fn urls(kind: Kind, settings: &Settings) -> Vec<HookUrl> {
+/// The addresses that rooms name.
+fn of_rooms(kind: Kind, settings: &Settings) -> impl Iterator<Item = &HookUrl> {
     let rules = settings.namespaces.iter().map(|namespace| &namespace.rules).chain([&settings.rooms]);
-    let own = rules.filter_map(|rules| match kind {
-        Kind::Subscribe => rules.subscribe_hook_url.clone(),
-        Kind::Publish => rules.publish_hook_url.clone(),
-        Kind::SubRefresh => rules.sub_refresh_hook_url.clone(),
+    rules.filter_map(move |rules| match kind {
+        Kind::Subscribe => rules.subscribe_hook_url.as_ref(),
+        Kind::Publish => rules.publish_hook_url.as_ref(),
+        Kind::SubRefresh => rules.sub_refresh_hook_url.as_ref(),
         Kind::Connect | Kind::Refresh | Kind::Rpc => None,
-    });
-    own.chain(section(kind, &settings.hooks).url.clone()).collect()
+    })
 }
 
 fn client(hooks: &config::Hooks) -> Result<reqwest::Client, HooksError> {
