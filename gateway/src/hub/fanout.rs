@@ -126,7 +126,7 @@ pub(super) fn hand_to_late(joined: &Joined, late: &[Hearing], room: &Room) {
         return;
     }
     let mut sum = Sum::default();
-    let mut made: HashMap<_, Box<Buffer>, RandomState> = HashMap::default();
+    let mut made: HashMap<_, Buffer, RandomState> = HashMap::default();
     for hearing in late {
         let seat = &hearing.seat;
         let kind = (seat.wire as u8, seat.join_leave, seat.group, hearing.after, hearing.session);

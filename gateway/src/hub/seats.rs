@@ -381,6 +381,12 @@ mod tests {
     use super::*;
     use crate::hub::{Wire, outbox::tests::Script};
 
+    impl Seats {
+        pub(in crate::hub) fn has_nothing_rare(&self) -> bool {
+            self.rare.is_none()
+        }
+    }
+
     fn seat() -> Seat {
         Seat::new(Arc::new(Outbox::new(Script::default(), usize::MAX)), Wire::JsonWebSocket)
     }
