@@ -272,6 +272,18 @@ mod tests {
         }
     }
 
+    /// Something did not come between the reading and the seat, and a comparison, then, knows of it.
+    #[test]
+    fn whoever_is_about_to_enter_is_compared_as_well() {
+        let hub = hub();
+        let room = hub.open("room");
+        let aside = room.aside(1000);
+        assert_eq!((hub.positioned_rooms().len(), room.position()), (1, None));
+        assert_eq!(room.check(room.position(), at(3)), 0);
+        assert_eq!(aside.sit(positioned(&listener()), Some(at(2))).err(), Some(Gap));
+        assert!(hub.positioned_rooms().is_empty());
+    }
+
     /// An idle room in which everybody has read the history and nothing was said yet.
     #[test]
     fn after_a_comparison_what_comes_has_to_follow_on_it() {

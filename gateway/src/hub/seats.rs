@@ -88,8 +88,9 @@ impl Seats {
         self.segments.iter().map(Segment::len).sum()
     }
 
+    /// Whether anybody has a position, or may be about to take a seat with one.
     pub(super) fn has_positioned(&self) -> bool {
-        self.positioned > 0
+        self.positioned > 0 || self.rare.as_ref().is_some_and(|rare| !rare.sides.is_empty())
     }
 
     /// The furthest place in the history that anybody here has reached.
