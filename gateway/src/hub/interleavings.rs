@@ -6,12 +6,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use bytes::Bytes;
 use roomcast_shared::{
     event::{Event, Said},
-    position::{Epoch, Position},
+    position::Position,
     protocol::reply::{Push, Reply},
-    publication::Publication,
 };
 
 use super::{
@@ -22,6 +20,7 @@ use super::{
     position::Runs,
     room::Put,
     seats::Turn,
+    testing::{Listener, at, kept, listener, seat},
 };
 
 /// Which of the possible steps is taken at each place, and how many there were.
@@ -132,26 +131,17 @@ struct World {
     coarse: bool,
     delivery: Delivery,
     newcomer: Newcomer,
-    entering: Arc<Outbox<Script>>,
+    entering: Listener,
     seat: Seat,
     comparison: Comparison,
     /// How many arrivals the comparison still waits for.
     behind: usize,
-    resident: Arc<Outbox<Script>>,
-    plain: Arc<Outbox<Script>>,
-}
-
-fn outbox() -> Arc<Outbox<Script>> {
-    Arc::new(Outbox::new(Script::default(), usize::MAX))
-}
-
-fn at(offset: u64) -> Position {
-    Position::new(offset, Epoch::from_random(7))
+    resident: Listener,
+    plain: Listener,
 }
 
 fn said(offset: u64) -> Event {
-    let publication = Publication { data: Bytes::from(format!("[{offset}]")), offset, ..Publication::default() };
-    Said { publication, epoch: Some(at(0).epoch), delta: true, exclude: None }.into()
+    Said { delta: true, ..kept(at(offset)) }.into()
 }
 
 impl World {
@@ -159,8 +149,7 @@ impl World {
     /// `to_say` come.
     fn new(jobs: &Arc<Jobs>, before: u64, to_say: u64) -> Self {
         let room = Arc::new(Room::new(Arc::from("room"), jobs.clone()));
-        let (entering, resident, plain) = (outbox(), outbox(), outbox());
-        let seat = |outbox: &Arc<Outbox<Script>>| Seat::new(outbox.clone(), Wire::JsonWebSocket);
+        let (entering, resident, plain) = (listener(), listener(), listener());
         let positioned = Seat { positioned: true, ..seat(&resident) };
         assert!(room.aside(1 << 20).sit(positioned, Some(at(0))).is_ok());
         room.seats.lock().add(seat(&plain));
