@@ -373,7 +373,6 @@ mod tests {
                     turn(&self.room, self.on_its_way.drain(..count).map(Event::from));
                 }
                 Step::Lose if !self.on_its_way.is_empty() => drop(self.on_its_way.remove(0)),
-                Step::Lose => {}
                 Step::BeginAnew => {
                     let number: u64 = self.top.epoch.as_str().bytes().map(u64::from).sum();
                     self.top = Position::new(0, Epoch::from_random(number));
@@ -399,7 +398,7 @@ mod tests {
                         self.room.seats.lock().remove(id, &dynamic);
                     }
                 }
-                Step::Leave(_) => {}
+                Step::Lose | Step::Leave(_) => {}
             }
         }
 

@@ -145,6 +145,7 @@ mod tests {
         delta,
         event::{Event, Said},
         protocol::command::FilterNode,
+        publication::ClientInfo,
     };
     use serde_json::{Value, json};
 
@@ -154,9 +155,10 @@ mod tests {
         testing::{Listener, at, heard, hub, kept, listener, payloads, publications, said, seat, turn},
     };
 
-    fn filter(key: &str, value: &str) -> Option<Arc<Filter>> {
-        let (key, val, cmp) = (key.to_owned(), value.to_owned(), "eq".to_owned());
-        Some(Arc::new(Filter::new(&FilterNode { key, val, cmp, ..FilterNode::default() }).unwrap()))
+    fn side(value: &str) -> GroupKey {
+        let (key, val, cmp) = ("side".to_owned(), value.to_owned(), "eq".to_owned());
+        let filter = Filter::new(&FilterNode { key, val, cmp, ..FilterNode::default() }).unwrap();
+        GroupKey { filter: Some(Arc::new(filter)), delta: false }
     }
 
     fn tagged(data: &str, value: &str) -> Said {
@@ -167,7 +169,7 @@ mod tests {
 
     /// One that may be told as a delta; long enough that it pays.
     fn state(number: u32) -> Said {
-        Said { delta: true, ..tagged(&text(number), if number % 2 == 0 { "even" } else { "odd" }) }
+        Said { delta: true, ..tagged(&text(number), if number.is_multiple_of(2) { "even" } else { "odd" }) }
     }
 
     fn text(number: u32) -> String {
@@ -205,10 +207,10 @@ mod tests {
     fn equal_filters_share_a_group_that_ends_with_its_last_seat() {
         let hub = hub();
         let room = hub.open("room");
-        let key = || GroupKey { filter: filter("side", "left"), delta: false };
+        let key = || side("left");
         let (first, second) = (room.group(key()).unwrap(), room.group(key()).unwrap());
         assert_eq!(first, second);
-        let other = room.group(GroupKey { filter: filter("side", "right"), delta: false }).unwrap();
+        let other = room.group(side("right")).unwrap();
         assert_ne!(first, other);
         assert!(room.group(GroupKey::default()).unwrap().is_plain());
         let listener = listener();
@@ -225,7 +227,7 @@ mod tests {
     fn a_room_has_a_bounded_number_of_groups() {
         let hub = hub();
         let room = hub.open("room");
-        let group = |number: usize| room.group(GroupKey { filter: filter("side", &number.to_string()), delta: false });
+        let group = |number: usize| room.group(side(&number.to_string()));
         for number in 0..MOST {
             assert!(group(number).is_some());
         }
@@ -241,7 +243,7 @@ mod tests {
         let (left, right, all) = (listener(), listener(), listener());
         hub.join(&room, seat(&all));
         for (listener, value) in [(&left, "left"), (&right, "right")] {
-            let group = room.group(GroupKey { filter: filter("side", value), delta: false }).unwrap();
+            let group = room.group(side(value)).unwrap();
             let positioned = Seat { group, positioned: true, ..seat(listener) };
             room.aside(1 << 20).sit(positioned, Some(at(0))).unwrap();
         }
@@ -268,8 +270,8 @@ mod tests {
         let hub = hub();
         let room = hub.open("room");
         let (aside, listener) = (room.aside(1 << 20), listener());
-        turn(&room, [tagged("1", "left").into(), tagged("2", "right").into(), Event::Join(Default::default())]);
-        let group = room.group(GroupKey { filter: filter("side", "left"), delta: false }).unwrap();
+        turn(&room, [tagged("1", "left").into(), tagged("2", "right").into(), Event::Join(ClientInfo::default())]);
+        let group = room.group(side("left")).unwrap();
         let seated = aside.sit(Seat { group, ..seat(&listener) }, None).unwrap();
         assert_eq!(seated.missed, [tagged("1", "left").into()]);
     }
@@ -296,7 +298,7 @@ mod tests {
         let hub = hub();
         let room = hub.open("room");
         let listener = listener();
-        enter(&room, &listener, GroupKey { filter: filter("side", "even"), delta: true });
+        enter(&room, &listener, GroupKey { delta: true, ..side("even") });
         for number in 1..=8 {
             turn(&room, [state(number).into()]);
         }

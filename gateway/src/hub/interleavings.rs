@@ -259,13 +259,12 @@ impl World {
             Newcomer::Aside(aside) => Newcomer::Read(aside, self.said),
             Newcomer::Read(aside, reached) => {
                 self.entering.hold();
-                match aside.sit(self.seat.clone(), Some(at(reached))) {
-                    Ok(seated) => Newcomer::Seated(seated.missed, reached),
-                    Err(_) => {
-                        assert!(self.loses, "nothing was lost, and still there is a gap");
-                        self.entering.release(b"");
-                        Newcomer::Outside
-                    }
+                if let Ok(seated) = aside.sit(self.seat.clone(), Some(at(reached))) {
+                    Newcomer::Seated(seated.missed, reached)
+                } else {
+                    assert!(self.loses, "nothing was lost, and still there is a gap");
+                    self.entering.release(b"");
+                    Newcomer::Outside
                 }
             }
             Newcomer::Seated(missed, reached) => {

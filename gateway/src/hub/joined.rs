@@ -128,8 +128,12 @@ impl Joined {
                     place += 1;
                     writer.publication(&said.publication, &form(place - 1, said))
                 }
-                Event::Join(info) if seat.join_leave => writer.push(Push { join: member(info), ..Push::default() }),
-                Event::Leave(info) if seat.join_leave => writer.push(Push { leave: member(info), ..Push::default() }),
+                Event::Join(info) if seat.join_leave => {
+                    writer.push(Push { join: Some(Box::new(member(info))), ..Push::default() })
+                }
+                Event::Leave(info) if seat.join_leave => {
+                    writer.push(Push { leave: Some(Box::new(member(info))), ..Push::default() })
+                }
                 Event::Join(_) | Event::Leave(_) => true,
             };
             if !fits {
@@ -225,8 +229,8 @@ impl<'a> Writer<'a> {
     }
 }
 
-fn member(info: &ClientInfo) -> Option<Box<Membership>> {
-    Some(Box::new(Membership { info: Some(info.clone()) }))
+fn member(info: &ClientInfo) -> Membership {
+    Membership { info: Some(info.clone()) }
 }
 
 /// A little more than an event takes on the wire in most rooms, so that the buffer seldom grows.

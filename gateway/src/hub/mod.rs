@@ -174,12 +174,6 @@ impl Deliver for Hub {
 }
 
 impl Jobs {
-    #[cfg(test)]
-    fn idle() -> Self {
-        let (metrics, sessions) = (Arc::new(Metrics::new()), Arc::default());
-        Self { metrics, tracker: TaskTracker::new(), sessions, inbox_limit: usize::MAX }
-    }
-
     /// The sessions of this node that some publication of a run excludes.
     fn excluded(&self, run: &[Event]) -> Vec<seats::Excluded> {
         let mut all: Vec<seats::Excluded> = Vec::new();
@@ -212,6 +206,13 @@ mod testing {
         outbox::tests::{Script, Take},
         *,
     };
+
+    impl Jobs {
+        pub(super) fn idle() -> Self {
+            let (metrics, sessions) = (Arc::new(Metrics::new()), Arc::default());
+            Self { metrics, tracker: TaskTracker::new(), sessions, inbox_limit: usize::MAX }
+        }
+    }
 
     pub(super) type Listener = Arc<Outbox<Script>>;
 
