@@ -91,7 +91,7 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<Running> {
     let limits = &settings.client;
     let gate = Gate::new(limits.connection_limit, limits.connection_rate_limit, metrics.connections.clone());
     let readiness = Readiness::new(node, gate.clone(), metrics, settings.ready.broker_grace);
-    let entrance = Entrance::new(context.clone(), gate, connections.clone());
+    let entrance = Entrance::new(context.clone(), gate, connections.clone(), None);
 
     let limits = settings.shutdown.clone();
     let stoppable = Stoppable { readiness, context, accepting, serving, connections, services, limits };

@@ -19,7 +19,7 @@ use super::{
     outbox,
     position::{Span, Step, place, step},
     segment::{SEGMENT, Segment, Segments, drop_if_empty},
-    side::{Reached, Sides},
+    side::{Reached, Side, Sides},
 };
 
 /// The seats of one room.
@@ -88,8 +88,9 @@ impl Seats {
         self.segments.iter().map(Segment::len).sum()
     }
 
+    /// Whether anybody has a position, or may be about to take a seat with one.
     pub(super) fn has_positioned(&self) -> bool {
-        self.positioned > 0
+        self.positioned > 0 || self.rare.as_ref().is_some_and(|rare| !rare.sides.is_empty())
     }
 
     /// The furthest place in the history that anybody here has reached.
@@ -124,7 +125,8 @@ impl Seats {
     }
 
     pub(super) fn open_side(&mut self, limit: usize) -> u32 {
-        self.rare().sides.open(limit)
+        let position = self.position;
+        self.rare().sides.open(limit, position)
     }
 
     pub(super) fn close_side(&mut self, side: u32) {
@@ -142,26 +144,33 @@ impl Seats {
     /// Takes a seat in place of a side: what was handed out meanwhile and comes after `reached` is missed, and what is handed
     /// out from now on is heard. Nothing where that would leave a gap.
     pub(super) fn sit(&mut self, side: u32, seat: Seat, reached: Option<Position>) -> Option<Seated> {
-        let side = self.rare().sides.take(side);
-        let missed = side.and_then(|side| side.missed(seat.join_leave, reached));
-        let Some(Reached { missed, at }) = missed else {
+        let taken = self.rare().sides.take(side).and_then(|side| self.reach(&side, &seat, reached));
+        let Some((Reached { missed, at }, lost)) = taken else {
             self.rare().groups.leave(seat.group);
             self.tidy();
             return None;
         };
+        let id = self.place(seat, at);
+        self.tidy();
+        Some(Seated { id, missed, lost })
+    }
+
+    /// What a seat has missed, how far it has come by that, and who is lost by what it knows; nothing where there is a gap.
+    fn reach(&mut self, side: &Side, seat: &Seat, reached: Option<Position>) -> Option<(Reached, Vec<Seat>)> {
+        let mut reached = side.missed(seat.join_leave, reached)?;
         let mut lost = Vec::new();
-        let at = at.filter(|_| seat.positioned);
-        if let Some(at) = at
-            && self.position.is_some_and(|room| step(room, at) == Step::Back && room != at)
-        {
-            // The room has heard of what the history, asked later, knows nothing of: it went back.
+        reached.at = reached.at.filter(|_| seat.positioned);
+        let Some(at) = reached.at else { return Some((reached, lost)) };
+        if self.position.is_some_and(|room| room != at && step(room, at) == Step::Back) {
+            if !side.is_after(at) {
+                // A comparison with the history has shown meanwhile that something did not come.
+                return None;
+            }
             self.lose_seated(&mut lost);
             self.lose_late(&mut lost, |after| after.epoch == at.epoch && after.offset > at.offset);
             self.position = Some(at);
         }
-        let id = self.place(seat, at);
-        self.tidy();
-        Some(Seated { id, missed, lost })
+        Some((reached, lost))
     }
 
     /// Takes a seat out, if it is there.
@@ -372,6 +381,12 @@ impl Seats {
 mod tests {
     use super::*;
     use crate::hub::{Wire, outbox::tests::Script};
+
+    impl Seats {
+        pub(in crate::hub) fn has_nothing_rare(&self) -> bool {
+            self.rare.is_none()
+        }
+    }
 
     fn seat() -> Seat {
         Seat::new(Arc::new(Outbox::new(Script::default(), usize::MAX)), Wire::JsonWebSocket)

@@ -39,14 +39,14 @@ async fn pass_on(entrance: &Entrance, request: Request) -> Result<Response, Deni
     let request = encoding(&head.headers)
         .emulation_request(&body)
         .map_err(|error| Denied::new(StatusCode::BAD_REQUEST, "body", format!("no emulation request: {error}")))?;
-    let unknown = || Denied::new(StatusCode::NOT_FOUND, "session", "no such session; connect again");
-    if *request.node != **entrance.context.node.name() {
-        return Err(unknown());
-    }
-    match entrance.context.upstream(&request.session, request.data) {
-        Upstreamed::Taken => Ok(taken()),
-        Upstreamed::Unknown => Err(unknown()),
-        Upstreamed::Busy => Err(Denied::busy("busy", "too many commands of this session wait; try again")),
+    match entrance.upstream(request).await {
+        Ok(Upstreamed::Taken) => Ok(taken()),
+        Ok(Upstreamed::Unknown) => Err(Denied::new(StatusCode::NOT_FOUND, "session", "no such session; connect again")),
+        Ok(Upstreamed::Busy) => Err(Denied::busy("busy", "too many commands of this session wait; try again")),
+        Err(error) => {
+            tracing::debug!("commands for a session of another node: {error}");
+            Err(Denied::busy("node", "the node of this session does not answer"))
+        }
     }
 }
 

@@ -14,7 +14,10 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Uri, header::CONTENT_TYPE, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use roomcast_shared::{claims::ConnectClaims, protocol::Encoding};
+use roomcast_shared::{
+    claims::ConnectClaims,
+    protocol::{Encoding, emulation::EmulationRequest},
+};
 use serde::Deserialize;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -24,7 +27,11 @@ use super::{
     admit::{self, Denied},
     cors::Page,
 };
-use crate::session::{Context, Gate, Place};
+use crate::{
+    broker::BrokerError,
+    node::cluster::{Cluster, Upstreamed},
+    session::{Context, Gate, Place},
+};
 
 /// What all connections of clients share.
 pub struct Entrance {
@@ -32,6 +39,8 @@ pub struct Entrance {
     /// Connections run on it.
     pub(super) tracker: TaskTracker,
     gate: Arc<Gate>,
+    /// The other nodes, to whom commands for their sessions are passed on; absent where there are none.
+    cluster: Option<Arc<Cluster>>,
 }
 
 /// A client that was let in.
@@ -45,9 +54,14 @@ pub(super) struct Admitted {
 }
 
 impl Entrance {
-    /// The entrance to the sessions of `context`. Connections run on `tracker`.
-    pub fn new(context: Arc<Context>, gate: Arc<Gate>, tracker: TaskTracker) -> Arc<Self> {
-        Arc::new(Self { context, tracker, gate })
+    /// The entrance to the sessions of `context`. Connections run on `tracker`; `cluster` reaches the sessions of other nodes.
+    pub fn new(
+        context: Arc<Context>,
+        gate: Arc<Gate>,
+        tracker: TaskTracker,
+        cluster: Option<Arc<Cluster>>,
+    ) -> Arc<Self> {
+        Arc::new(Self { context, tracker, gate, cluster })
     }
 
     /// Lets nobody in once the node is about to stop.
@@ -83,6 +97,19 @@ impl Entrance {
     /// The page that sent the request, for what its browser has to be told.
     pub(super) fn page(&self, headers: &HeaderMap) -> Page {
         Page::of(headers, &self.context.current().allowed_origins)
+    }
+
+    /// Hands commands to a session on the node that is named with it.
+    ///
+    /// # Errors
+    /// That node does not answer: whether the session has them is not known.
+    pub(super) async fn upstream(&self, request: EmulationRequest) -> Result<Upstreamed, BrokerError> {
+        let EmulationRequest { node, session, data } = request;
+        match &self.cluster {
+            Some(cluster) => cluster.upstream(&node, &session, data).await,
+            None if *node == **self.context.node.name() => Ok(self.context.upstream(&session, data)),
+            None => Ok(Upstreamed::Unknown),
+        }
     }
 
     /// The whole body of a request, bounded in size and time.
