@@ -223,6 +223,123 @@ async fn many_clients_speak_at_once() {
     node.stop().await;
 }
 
+/// Two nodes that know each other through one Redis.
+mod two_nodes {
+    use std::sync::{Arc, OnceLock};
+
+    use bytes::Bytes;
+    use roomcast::{
+        auth::Verifier,
+        broker::redis::{RedisBroker, RedisOptions},
+        hub::Hub,
+        metrics::Metrics,
+        node::{
+            Node,
+            cluster::{Cluster, Command, ConnectionInfo, Filter, Floors, Local, Options, Upstreamed},
+        },
+        session::{Context, Gate},
+        transport::{self, Entrance, listen},
+    };
+    use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+    use super::*;
+    use crate::common::gateway;
+
+    /// The sessions of one node, as far as this file needs them.
+    #[derive(Default)]
+    struct Sessions(OnceLock<Arc<Context>>);
+
+    impl Local for Sessions {
+        fn execute(&self, _: &Command) {}
+
+        fn upstream(&self, session: &str, commands: Bytes) -> Upstreamed {
+            self.0.get().map_or(Upstreamed::Unknown, |context| context.upstream(session, commands))
+        }
+
+        fn connections(&self, _: &Filter, _: &str, _: usize) -> Vec<ConnectionInfo> {
+            Vec::new()
+        }
+    }
+
+    struct OneNode {
+        clients: std::net::SocketAddr,
+        cluster: Arc<Cluster>,
+        stop: CancellationToken,
+        tracker: TaskTracker,
+    }
+
+    fn start(name: &str, redis: &RedisServer) -> OneNode {
+        let settings = "rooms.allow_subscribe_for_client = true\nrooms.allow_publish_for_client = true\n";
+        let settings = Arc::new(gateway::load(settings).settings);
+        let (stop, tracker, metrics) = (CancellationToken::new(), TaskTracker::new(), Arc::new(Metrics::new()));
+        let hub = Arc::new(Hub::new(1 << 20, metrics.clone(), tracker.clone()));
+        let options = RedisOptions::new(redis.url());
+        let broker = RedisBroker::start(&options, hub.clone(), metrics.clone(), &tracker, stop.clone()).unwrap();
+        let node = Arc::new(Node::new(name, hub.clone(), broker.clone()));
+        let verifier: Option<Verifier> = Some(roomcast::cli::verifier(&settings.auth).unwrap());
+        let context = Arc::new(Context::new(node, verifier, settings.clone(), metrics.clone()));
+        let local = Arc::new(Sessions(OnceLock::from(context.clone())));
+        let options = Options { beat: Duration::from_millis(100), ..Options::new(name) };
+        let cluster = Cluster::start(options, Floors { hub, control: broker, local, facts: Arc::new(()) }, &tracker, &stop);
+        let gate = Gate::new(0, 0, metrics.connections.clone());
+        let entrance = Entrance::new(context, gate, tracker.clone(), Some(cluster.clone()));
+        let options = listen::Options::from(&*settings);
+        let listener = listen::bind(settings.listen, options.send_buffer).unwrap();
+        let clients = listener.local_addr().unwrap();
+        let router = transport::routes(&entrance);
+        tracker.spawn(listen::serve(listener, router, Arc::new(options), stop.clone(), tracker.clone()));
+        OneNode { clients, cluster, stop, tracker }
+    }
+
+    async fn until_known(one: &OneNode, count: usize) {
+        let begun = Instant::now();
+        while one.cluster.nodes().len() != count {
+            assert!(begun.elapsed() < PATIENCE, "{:?}", one.cluster.nodes());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn any_node_takes_commands_for_any_session() {
+        let redis = RedisServer::start();
+        let (one, other) = (start("one", &redis), start("other", &redis));
+        until_known(&one, 2).await;
+        until_known(&other, 2).await;
+        for (path, encoding) in WAYS {
+            let mut client = Stream::connected(one.clients, path, encoding, "ann").await;
+            assert_eq!(client.node, "one");
+            let room = format!("room-{encoding:?}-{}", path.len());
+            let subscribe = json!({"subscribe": {"channel": room}});
+            assert_eq!(client.ask_over(other.clients, subscribe).await["subscribe"], json!({}));
+            // Over either node in turn, each when the one before was taken: they keep their order.
+            for number in 0..20 {
+                let over = [one.clients, other.clients][number % 2];
+                let publish = json!({"id": 100 + number, "publish": {"channel": room, "data": number}}).to_string();
+                assert_eq!(client.send_over(over, &publish).await, 204);
+            }
+            for number in 0..20 {
+                assert_eq!(client.hear(&room).await, json!(number), "{path} {encoding:?}");
+            }
+            let session = std::mem::replace(&mut client.session, "forged".to_owned());
+            assert_eq!(client.send_over(other.clients, "{}").await, 404);
+            client.session = session;
+            client.node = "nobody".to_owned();
+            assert_eq!(client.send_over(other.clients, "{}").await, 404);
+        }
+        let mut client = Stream::connected(one.clients, STREAM, Encoding::Json, "ann").await;
+        one.stop.cancel();
+        let left = client.send_over(other.clients, "{}").await;
+        assert!(left == 404 || left == 503, "{left}");
+        client.socket.shutdown().await.unwrap();
+        drop(client);
+        for node in [one, other] {
+            node.stop.cancel();
+            node.tracker.close();
+            tokio::time::timeout(PATIENCE, node.tracker.wait()).await.expect("its tasks end");
+        }
+    }
+}
+
 #[test]
 fn a_request_in_protobuf_is_what_its_schema_says() {
     let request = EmulationRequest { node: "n".into(), session: "s".into(), data: vec![0].into() };
