@@ -687,6 +687,19 @@ fn words_are_read_as_choices() {
 }
 
 #[test]
+fn the_settings_in_the_page_on_tokens_are_taken() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/TOKENS.md");
+    let page = std::fs::read_to_string(path).expect("the page is there");
+    let blocks = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let case = Case::new().content("tenants", SECRET);
+    let secret = case.folder.path().join("tenants").display().to_string();
+    let text: String = blocks.map(|block| block.replace("/run/secrets/tenants", &secret) + "\n").collect();
+    let loaded = case.file(&text).load();
+    assert_eq!(loaded.settings.auth.issuers.len(), 2);
+    assert_eq!(loaded.settings.auth.jwks_url.as_ref().unwrap().reveal(), "https://idp.example/.well-known/jwks.json");
+}
+
+#[test]
 fn two_nodes_of_one_host_have_different_names() {
     let names: BTreeSet<_> = (0..8).map(|_| Case::new().load().settings.node_name).collect();
     assert!(names.len() > 1, "{names:?}");
