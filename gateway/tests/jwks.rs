@@ -249,7 +249,7 @@ async fn a_key_that_is_rotated_is_found_without_a_restart() {
     assert_eq!(refusal(&verifier, &new.token()), TokenError::KeysUnavailable);
     until("the new key", || verifier.verify(&new.token()).is_ok()).await;
     assert!(verifier.verify(&old.token()).is_ok());
-    assert_eq!(publisher.asked(), 2);
+    assert!(publisher.asked() >= 2);
     publisher.publish(slice::from_ref(&new.published));
     let unknown = Pair::new("p256", "1999").token();
     assert!(refusal(&verifier, &unknown).is_temporary());
