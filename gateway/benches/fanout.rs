@@ -64,7 +64,7 @@ impl Setting {
         let outboxes: Vec<_> = (0..subscribers).map(|_| Arc::new(Outbox::new(sink(), usize::MAX))).collect();
         let room = hub.open(ROOM);
         for outbox in &outboxes {
-            hub.join(&room, Seat { outbox: outbox.clone(), wire: Wire::JsonWebSocket });
+            hub.join(&room, Seat::new(outbox.clone(), Wire::JsonWebSocket));
         }
         Self { runtime, hub, metrics, outboxes, slow }
     }

@@ -3,12 +3,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use roomcast_shared::publication::Publication;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use roomcast_shared::event::Event;
 
 use super::{
-    Delivered, Jobs,
-    frame::Joined,
-    room::{Put, Room, Seat},
+    Delivered, Outbox, Seat, SlowPolicy,
+    joined::{Buffer, Joined},
+    position::Runs,
+    room::{Put, Room},
+    seats::{Hearing, Segments},
 };
 
 /// Up to this many seats the caller delivers itself: that costs less than handing the work to a task.
@@ -18,46 +22,51 @@ const SEATS_SERVED_BY_CALLER: usize = 4;
 /// where there are many, and a quiet room never waits.
 const GATHERING_PAUSE: Duration = Duration::from_millis(1);
 
-/// Puts a publication into the room's inbox and sees to it that somebody delivers it.
-pub(super) fn deliver(room: &Arc<Room>, publication: Publication, jobs: &Arc<Jobs>) -> Delivered {
-    let (put, full) = room.put(publication, jobs.inbox_limit);
+/// Puts an event into the room's inbox and sees to it that somebody delivers it.
+pub(super) fn deliver(room: &Arc<Room>, event: Event) -> Delivered {
+    let limit = room.jobs.inbox_limit;
+    let (put, full) = room.put(event, limit);
     if let Put::YourTurn = put {
-        take_turn(room, jobs);
+        take_turn(room);
     }
     if !full {
         return Delivered::Taken;
     }
-    Delivered::Full(room.space(jobs.inbox_limit))
+    Delivered::Full(room.space(limit))
 }
 
-fn take_turn(room: &Arc<Room>, jobs: &Arc<Jobs>) {
+fn take_turn(room: &Arc<Room>) {
     if room.len() > SEATS_SERVED_BY_CALLER {
-        jobs.tracker.spawn(job(room.clone(), jobs.clone()));
+        room.jobs.tracker.spawn(job(room.clone()));
         return;
     }
     // One turn is the caller's; if others add to it meanwhile, a job goes on, so that no caller is kept for long.
     if let Some(batch) = room.take_batch() {
-        // The seats are looked at after the batch is taken: it may hold what was said after somebody sat down just now.
-        let joined = Joined::new(room.name().clone(), batch);
-        for seats in &room.snapshot() {
-            hand_out(&joined, seats, jobs);
+        for run in Runs::new(batch) {
+            // The seats are looked at after the batch is taken: it may hold what was said after somebody sat down just now.
+            let (joined, segments) = begin(run, room);
+            for seats in &segments {
+                hand_out(&joined, seats, room);
+            }
         }
     }
     if let Some(batch) = room.take_batch() {
-        jobs.tracker.spawn(job_from(batch, room.clone(), jobs.clone()));
+        room.jobs.tracker.spawn(job_from(batch, room.clone()));
     }
 }
 
-async fn job(room: Arc<Room>, jobs: Arc<Jobs>) {
+async fn job(room: Arc<Room>) {
     if let Some(batch) = room.take_batch() {
-        job_from(batch, room, jobs).await;
+        job_from(batch, room).await;
     }
 }
 
-async fn job_from(mut batch: Vec<Publication>, room: Arc<Room>, jobs: Arc<Jobs>) {
+async fn job_from(mut batch: Vec<Event>, room: Arc<Room>) {
     loop {
         let several = batch.len() > 1;
-        turn(batch, &room, &jobs).await;
+        for run in Runs::new(batch) {
+            turn(run, &room).await;
+        }
         if several {
             tokio::time::sleep(GATHERING_PAUSE).await;
         } else {
@@ -70,20 +79,19 @@ async fn job_from(mut batch: Vec<Publication>, room: Arc<Room>, jobs: Arc<Jobs>)
     }
 }
 
-/// Delivers one batch. Further segments of a large room are walked through by tasks of their own, and the turn ends with the
+/// Delivers one run. Further segments of a large room are walked through by tasks of their own, and the turn ends with the
 /// last of them.
-async fn turn(batch: Vec<Publication>, room: &Arc<Room>, jobs: &Arc<Jobs>) {
-    let joined = Arc::new(Joined::new(room.name().clone(), batch));
-    let mut segments = room.snapshot();
-    segments.retain(|seats| !seats.is_empty());
+async fn turn(run: Vec<Event>, room: &Arc<Room>) {
+    let (joined, segments) = begin(run, room);
     if let [seats] = &segments[..] {
-        return hand_out(&joined, seats, jobs);
+        return hand_out(&joined, seats, room);
     }
+    let joined = Arc::new(joined);
     let others: Vec<_> = segments
         .into_iter()
         .map(|seats| {
-            let (joined, jobs) = (joined.clone(), jobs.clone());
-            jobs.clone().tracker.spawn(async move { hand_out(&joined, &seats, &jobs) })
+            let (joined, room) = (joined.clone(), room.clone());
+            room.clone().jobs.tracker.spawn(async move { hand_out(&joined, &seats, &room) })
         })
         .collect();
     for other in others {
@@ -91,19 +99,104 @@ async fn turn(batch: Vec<Publication>, room: &Arc<Room>, jobs: &Arc<Jobs>) {
     }
 }
 
+/// Settles who hears a run, and tells those who do not hear it as the others do.
+fn begin(run: Vec<Event>, room: &Arc<Room>) -> (Joined, Segments) {
+    let run = Arc::new(run);
+    let turn = room.begin(&run);
+    let joined = Joined::new(room.name().clone(), run, &turn);
+    hand_to_late(&joined, &turn.late, room);
+    (joined, turn.segments)
+}
+
 /// The loop: a reference to the joined bytes into each outbox, and nothing else.
-fn hand_out(joined: &Joined, seats: &[Seat], jobs: &Jobs) {
-    let mut bytes = 0;
+fn hand_out(joined: &Joined, seats: &[Seat], room: &Room) {
+    let mut sum = Sum::default();
     for seat in seats {
-        let buffer = joined.buffer(seat.wire);
-        seat.outbox.push(&buffer.bytes);
-        if let Some(disconnect) = &buffer.then_close {
-            seat.outbox.close(disconnect.clone());
-        }
-        bytes += buffer.bytes.len();
+        let buffer = joined.buffer(seat);
+        sum.add(buffer);
+        hand(buffer, seat, room, &mut sum);
     }
-    jobs.metrics.deliveries.inc_by((seats.len() * joined.len()) as u64);
-    jobs.metrics.delivered_bytes.inc_by(bytes as u64);
+    sum.count(room);
+}
+
+/// The same for those who hear the room in a form of their own; where several hear the same, it is made once.
+fn hand_to_late(joined: &Joined, late: &[Hearing], room: &Room) {
+    if late.is_empty() {
+        return;
+    }
+    let mut sum = Sum::default();
+    let mut made: HashMap<_, Box<Buffer>, RandomState> = HashMap::default();
+    for hearing in late {
+        let seat = &hearing.seat;
+        let kind = (seat.wire as u8, seat.join_leave, seat.group, hearing.after, hearing.session);
+        let buffer = made.entry(kind).or_insert_with(|| joined.own_buffer(hearing));
+        sum.add(buffer);
+        hand(buffer, seat, room, &mut sum);
+    }
+    sum.count(room);
+}
+
+/// Tells one seat.
+#[inline]
+fn hand(buffer: &Buffer, seat: &Seat, room: &Room, sum: &mut Sum) {
+    if buffer.bytes.is_empty() {
+        // Nothing of it is for this kind of seat.
+    } else if seat.slow == SlowPolicy::Close {
+        seat.outbox.push(&buffer.bytes);
+    } else {
+        hand_gently(buffer, seat, room, sum);
+    }
+    if let Some(disconnect) = &buffer.then_close {
+        seat.outbox.close(disconnect.clone());
+    }
+}
+
+/// Tells a seat that is not closed when its connection reads too slowly.
+fn hand_gently(buffer: &Buffer, seat: &Seat, room: &Room, sum: &mut Sum) {
+    if seat.slow == SlowPolicy::Resync {
+        if !seat.outbox.offer(&buffer.bytes) {
+            sum.refused.push(seat.outbox.clone());
+        }
+        return;
+    }
+    if !buffer.moves.is_empty() {
+        // Of these every one is told, so that they go apart from the publications.
+        seat.outbox.push(&buffer.moves);
+    }
+    if !buffer.newest.is_empty() {
+        let newest = buffer.bytes.slice(buffer.newest.clone());
+        let all = if buffer.moves.is_empty() { &buffer.bytes } else { &newest };
+        let skipped = seat.outbox.push_newest(room.tag(), all, &newest);
+        sum.skipped += u64::from(skipped);
+    }
+}
+
+/// What is counted after the loop.
+#[derive(Default)]
+struct Sum {
+    publications: usize,
+    bytes: usize,
+    skipped: u64,
+    /// Those that were not told, because too much would have waited for them.
+    refused: Vec<Arc<Outbox>>,
+}
+
+impl Sum {
+    #[inline]
+    fn add(&mut self, buffer: &Buffer) {
+        self.publications += buffer.publications;
+        self.bytes += buffer.bytes.len();
+    }
+
+    fn count(self, room: &Room) {
+        let metrics = &room.jobs.metrics;
+        metrics.deliveries.inc_by(self.publications as u64);
+        metrics.delivered_bytes.inc_by(self.bytes as u64);
+        if self.skipped > 0 {
+            metrics.slow_skipped.inc_by(self.skipped);
+        }
+        room.refuse(self.refused);
+    }
 }
 
 #[cfg(test)]
@@ -117,6 +210,7 @@ mod tests {
 
     use bytes::Bytes;
     use parking_lot::Mutex;
+    use roomcast_shared::publication::Publication;
     use tokio_util::task::TaskTracker;
 
     use super::*;
@@ -149,7 +243,7 @@ mod tests {
     }
 
     fn sit(hub: &Hub, room: &Room, outbox: &Listener) {
-        hub.join(room, Seat { outbox: outbox.clone(), wire: Wire::JsonWebSocket });
+        hub.join(room, Seat::new(outbox.clone(), Wire::JsonWebSocket));
     }
 
     /// The data of what it heard, in order: publisher and number.
@@ -247,7 +341,7 @@ mod tests {
         let room = hub.open("room");
         let (json, protobuf) = (listener(), listener());
         sit(&hub, &room, &json);
-        hub.join(&room, Seat { outbox: protobuf.clone(), wire: Wire::ProtobufWebSocket });
+        hub.join(&room, Seat::new(protobuf.clone(), Wire::ProtobufWebSocket));
         hub.deliver("room", Publication { data: Bytes::from_static(b"\xFF"), ..Publication::default() }.into());
         let close = |outbox: &Listener| {
             outbox.attend(&std::task::Context::from_waker(std::task::Waker::noop())).close.map(|close| close.code)

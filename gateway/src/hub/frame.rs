@@ -1,9 +1,6 @@
-//! One or several publications as the bytes of their WebSocket frames, made at most once per kind of client. Knows RFC 6455
-//! framing of what the server sends; masks, limits and reading are the transport's.
+//! Messages as the bytes of their WebSocket frames, for each kind of client. Knows RFC 6455 framing of what the server sends;
+//! masks, limits and reading are the transport's.
 
-use std::sync::{Arc, OnceLock};
-
-use bytes::Bytes;
 use roomcast_shared::{
     protocol::{Encoding, code::Disconnect, reply::Reply},
     publication::Publication,
@@ -38,7 +35,7 @@ pub enum Wire {
 }
 
 impl Wire {
-    const COUNT: usize = 2;
+    pub(super) const COUNT: usize = 2;
 
     /// The encoding of the messages.
     pub fn encoding(self) -> Encoding {
@@ -71,6 +68,11 @@ impl Wire {
         self.put_message(&message, out);
         Ok(())
     }
+
+    /// Appends the push of one publication, without a frame; nothing where it is no JSON and the encoding is.
+    pub(super) fn encode_publication(self, room: &str, publication: &Publication, message: &mut Vec<u8>) -> bool {
+        self.encoding().encode_publication(room, publication, message).is_ok()
+    }
 }
 
 /// Appends the header of an unfragmented, unmasked frame: 2, 4 or 10 bytes.
@@ -87,51 +89,4 @@ pub fn put_frame_header(opcode: Opcode, length: usize, out: &mut Vec<u8>) {
         out.push(127);
         out.extend_from_slice(&(length as u64).to_be_bytes());
     }
-}
-
-/// The publications of one turn, joined into one buffer for each kind of client that sits in the room.
-pub(super) struct Joined {
-    room: Arc<str>,
-    publications: Vec<Publication>,
-    buffers: [OnceLock<Buffer>; Wire::COUNT],
-}
-
-/// What a kind of client is told in one turn.
-pub(super) struct Buffer {
-    /// The frames, one after the other.
-    pub(super) bytes: Bytes,
-    /// Set where a publication cannot be told to this kind of client: it ends with this after `bytes`.
-    pub(super) then_close: Option<Disconnect>,
-}
-
-impl Joined {
-    pub(super) fn new(room: Arc<str>, publications: Vec<Publication>) -> Self {
-        Self { room, publications, buffers: [const { OnceLock::new() }; Wire::COUNT] }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.publications.len()
-    }
-
-    pub(super) fn buffer(&self, wire: Wire) -> &Buffer {
-        self.buffers[wire as usize].get_or_init(|| self.encode(wire))
-    }
-
-    fn encode(&self, wire: Wire) -> Buffer {
-        let mut bytes = Vec::with_capacity(self.publications.iter().map(size_hint).sum());
-        let mut message = Vec::with_capacity(512);
-        for publication in &self.publications {
-            message.clear();
-            if wire.encoding().encode_publication(&self.room, publication, &mut message).is_err() {
-                return Buffer { bytes: bytes.into(), then_close: Some(Disconnect::INAPPROPRIATE_PROTOCOL) };
-            }
-            wire.put_message(&message, &mut bytes);
-        }
-        Buffer { bytes: bytes.into(), then_close: None }
-    }
-}
-
-/// A little more than a publication takes on the wire in most rooms, so that the buffer seldom grows.
-fn size_hint(publication: &Publication) -> usize {
-    publication.data.len() + publication.info.as_ref().map_or(96, |info| 192 + info.conn_info.len())
 }

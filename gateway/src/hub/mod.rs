@@ -8,18 +8,30 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use roomcast_shared::event::Event;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::metrics::Metrics;
 
+mod aside;
 mod fanout;
 mod frame;
+mod group;
+mod joined;
+mod late;
 mod outbox;
+mod position;
 mod room;
+mod seat;
+mod seats;
 mod sessions;
+mod side;
 
+pub use aside::{Aside, Gap, Seated};
 pub use frame::{Opcode, Wire, put_frame_header};
-pub use outbox::{Attention, Outbox, Sink};
-pub use room::{Room, Seat, SeatId};
+pub use group::{GroupId, GroupKey};
+pub use outbox::{Attention, Mail, Outbox, Refresh, Sink, Subscribe};
+pub use room::Room;
+pub use seat::{Seat, SeatId, SlowPolicy};
 pub use sessions::{Identity, Sessions, UserLimitReached};
 
 /// How many maps the rooms are spread over, so that threads seldom meet at one lock.
@@ -50,7 +62,7 @@ pub struct Hub {
     hasher: RandomState,
     jobs: Arc<Jobs>,
     /// The sessions that are connected.
-    pub sessions: Sessions,
+    pub sessions: Arc<Sessions>,
 }
 
 type Rooms = HashMap<Arc<str>, Arc<Room>, RandomState>;
@@ -59,6 +71,7 @@ type Rooms = HashMap<Arc<str>, Arc<Room>, RandomState>;
 struct Jobs {
     metrics: Arc<Metrics>,
     tracker: TaskTracker,
+    sessions: Arc<Sessions>,
     /// Bytes of publications that may wait in one room before those who deliver have to wait.
     inbox_limit: usize,
 }
@@ -67,11 +80,12 @@ impl Hub {
     /// An empty hub. `inbox_limit` bounds the bytes that wait in one room; delivery jobs run on `tracker`.
     pub fn new(inbox_limit: usize, metrics: Arc<Metrics>, tracker: TaskTracker) -> Self {
         let hasher = RandomState::default();
+        let sessions = Arc::new(Sessions::default());
         Self {
             rooms: (0..SHARDS).map(|_| Mutex::new(HashMap::with_hasher(hasher.clone()))).collect(),
             hasher,
-            jobs: Arc::new(Jobs { metrics, tracker, inbox_limit }),
-            sessions: Sessions::default(),
+            jobs: Arc::new(Jobs { metrics, tracker, sessions: sessions.clone(), inbox_limit }),
+            sessions,
         }
     }
 
@@ -81,7 +95,7 @@ impl Hub {
         if let Some(room) = rooms.get(name) {
             return room.clone();
         }
-        let room = Arc::new(Room::new(Arc::from(name)));
+        let room = Arc::new(Room::new(Arc::from(name), self.jobs.clone()));
         rooms.insert(room.name().clone(), room.clone());
         self.jobs.metrics.rooms.inc();
         room
@@ -97,14 +111,29 @@ impl Hub {
     /// Puts a subscriber into a room; from now on every publication reaches its outbox.
     pub fn join(&self, room: &Room, seat: Seat) -> SeatId {
         self.jobs.metrics.subscriptions.inc();
-        room.add(seat)
+        room.seats.lock().add(seat)
+    }
+
+    /// Opens a place aside in a room, in which events of so many bytes may gather.
+    pub fn aside(&self, room: &Arc<Room>, limit: usize) -> Aside {
+        room.aside(limit)
     }
 
     /// Takes a subscriber out of a room.
     pub fn leave(&self, room: &Room, id: SeatId, outbox: &Arc<Outbox>) {
-        if room.remove(id, outbox) {
+        if room.seats.lock().remove(id, outbox) {
             self.jobs.metrics.subscriptions.dec();
         }
+    }
+
+    /// The rooms in which somebody's position is watched.
+    pub fn positioned_rooms(&self) -> Vec<Arc<Room>> {
+        let mut all = Vec::new();
+        for shard in &self.rooms {
+            let rooms: Vec<_> = shard.lock().values().cloned().collect();
+            all.extend(rooms.into_iter().filter(|room| room.has_positioned()));
+        }
+        all
     }
 
     /// How many rooms this node has.
@@ -134,8 +163,30 @@ impl Deliver for Hub {
         let Some(room) = self.room(room) else {
             return Delivered::NoRoom;
         };
-        let Event::Publication(said) = event else { return Delivered::Taken };
-        self.jobs.metrics.publications.inc();
-        fanout::deliver(&room, said.publication, &self.jobs)
+        if matches!(event, Event::Publication(_)) {
+            self.jobs.metrics.publications.inc();
+        }
+        fanout::deliver(&room, event)
+    }
+}
+
+impl Jobs {
+    #[cfg(test)]
+    fn idle() -> Self {
+        let (metrics, sessions) = (Arc::new(Metrics::new()), Arc::default());
+        Self { metrics, tracker: TaskTracker::new(), sessions, inbox_limit: usize::MAX }
+    }
+
+    /// The sessions of this node that some publication of a run excludes.
+    fn excluded(&self, run: &[Event]) -> Vec<seats::Excluded> {
+        let mut all: Vec<seats::Excluded> = Vec::new();
+        for event in run {
+            let Event::Publication(said) = event else { continue };
+            let Some(session) = said.exclude.filter(|session| all.iter().all(|(known, _)| known != session)) else {
+                continue;
+            };
+            all.extend(self.sessions.outbox(Uuid::from_u128(session)).map(|outbox| (session, outbox)));
+        }
+        all
     }
 }

@@ -83,6 +83,11 @@ impl Sessions {
         }
     }
 
+    /// The way out of a session, connected or not.
+    pub(super) fn outbox(&self, client: Uuid) -> Option<Arc<Outbox>> {
+        self.clients(client).lock().get(&client).map(|entry| entry.outbox.clone())
+    }
+
     /// How many sessions are connected.
     pub fn connected(&self) -> usize {
         self.connected.load(Ordering::Relaxed)

@@ -28,6 +28,7 @@ mod context;
 mod dispatch;
 mod gate;
 mod keepalive;
+mod mail;
 mod pending;
 mod publish;
 mod refresh;
@@ -207,6 +208,7 @@ impl Session {
     /// Counts that the client is closed because too much waited for it.
     pub fn count_overflow(&self) {
         self.context.metrics.queue_overflows.inc();
+        self.context.metrics.slow_closed.inc();
     }
 
     /// Ends the session, which leaves every room and the node. `code` and `reason` say why in the metrics and the log.

@@ -137,8 +137,8 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Writes what waits and sees whether the connection was asked to end.
-    fn attend(&self, task: &mut TaskContext<'_>) -> Result<(), End> {
+    /// Writes what waits, hands the session what it is told, and sees whether the connection was asked to end.
+    fn attend(&mut self, task: &mut TaskContext<'_>) -> Result<(), End> {
         loop {
             let attention = self.outbox.attend(task);
             if attention.broken {
@@ -146,6 +146,12 @@ impl Connection {
             }
             if let Some(disconnect) = attention.close {
                 return Err(End::Close(disconnect));
+            }
+            if attention.mail
+                && let Phase::Open(session) = &mut self.phase
+            {
+                session.take_mail(self.outbox.take_mail())?;
+                continue;
             }
             if !attention.waiting {
                 return Ok(());
