@@ -12,7 +12,8 @@ use super::{
     joined::{Buffer, Joined},
     position::Runs,
     room::{Put, Room},
-    seats::{Hearing, Segments},
+    seats::Hearing,
+    segment::Segments,
 };
 
 /// Up to this many seats the caller delivers itself: that costs less than handing the work to a task.
@@ -100,7 +101,7 @@ async fn turn(run: Vec<Event>, room: &Arc<Room>) {
 }
 
 /// Settles who hears a run, and tells those who do not hear it as the others do.
-fn begin(run: Vec<Event>, room: &Arc<Room>) -> (Joined, Segments) {
+pub(super) fn begin(run: Vec<Event>, room: &Arc<Room>) -> (Joined, Segments) {
     let run = Arc::new(run);
     let turn = room.begin(&run);
     let joined = Joined::new(room.name().clone(), run, &turn);
@@ -109,7 +110,7 @@ fn begin(run: Vec<Event>, room: &Arc<Room>) -> (Joined, Segments) {
 }
 
 /// The loop: a reference to the joined bytes into each outbox, and nothing else.
-fn hand_out(joined: &Joined, seats: &[Seat], room: &Room) {
+pub(super) fn hand_out(joined: &Joined, seats: &[Seat], room: &Room) {
     let mut sum = Sum::default();
     for seat in seats {
         let buffer = joined.buffer(seat);
@@ -120,12 +121,12 @@ fn hand_out(joined: &Joined, seats: &[Seat], room: &Room) {
 }
 
 /// The same for those who hear the room in a form of their own; where several hear the same, it is made once.
-fn hand_to_late(joined: &Joined, late: &[Hearing], room: &Room) {
+pub(super) fn hand_to_late(joined: &Joined, late: &[Hearing], room: &Room) {
     if late.is_empty() {
         return;
     }
     let mut sum = Sum::default();
-    let mut made: HashMap<_, Box<Buffer>, RandomState> = HashMap::default();
+    let mut made: HashMap<_, Buffer, RandomState> = HashMap::default();
     for hearing in late {
         let seat = &hearing.seat;
         let kind = (seat.wire as u8, seat.join_leave, seat.group, hearing.after, hearing.session);
@@ -210,12 +211,15 @@ mod tests {
 
     use bytes::Bytes;
     use parking_lot::Mutex;
-    use roomcast_shared::publication::Publication;
+    use roomcast_shared::{
+        event::Said,
+        publication::{ClientInfo, Publication},
+    };
     use tokio_util::task::TaskTracker;
 
     use super::*;
     use crate::{
-        hub::{Deliver, Hub, Outbox, Sink, Wire},
+        hub::{Deliver, Hub, Mail, Sink, Wire, outbox::tests::Take, testing},
         metrics::Metrics,
     };
 
@@ -353,5 +357,142 @@ mod tests {
     #[test]
     fn a_room_that_is_not_there_takes_nothing() {
         assert!(matches!(hub(1).deliver("nowhere", publication(0, 0).into()), Delivered::NoRoom));
+    }
+
+    fn client(user: &str) -> ClientInfo {
+        ClientInfo { user: user.to_owned(), ..ClientInfo::default() }
+    }
+
+    #[test]
+    fn who_comes_and_goes_is_told_to_those_who_asked_in_order() {
+        let hub = testing::hub();
+        let room = hub.open("room");
+        let (asked, others, protobuf) = (testing::listener(), testing::listener(), testing::listener());
+        hub.join(&room, Seat { join_leave: true, ..testing::seat(&asked) });
+        hub.join(&room, testing::seat(&others));
+        hub.join(&room, Seat { join_leave: true, wire: Wire::ProtobufWebSocket, ..testing::seat(&protobuf) });
+        let said = |number: &str| testing::said(number).into();
+        testing::turn(&room, [Event::Join(client("ann")), said("1"), Event::Leave(client("ann")), said("2")]);
+        testing::turn(&room, [Event::Join(client("ben"))]);
+        let kinds: Vec<_> = testing::heard(&asked)
+            .into_iter()
+            .map(|message| message["push"].as_object().unwrap().keys().find(|key| *key != "channel").unwrap().clone())
+            .collect();
+        assert_eq!(kinds, ["join", "pub", "leave", "pub", "join"]);
+        assert_eq!(testing::heard(&asked)[0]["push"]["join"]["info"]["user"], "ann");
+        assert_eq!(testing::payloads(&others), [1, 2]);
+        assert_eq!(testing::heard(&others).len(), 2);
+        assert!(protobuf.socket().said().windows(3).any(|bytes| bytes == b"ben"));
+        assert_eq!(hub.jobs.metrics.deliveries.get(), 6, "publications are counted, not who comes and goes");
+    }
+
+    #[test]
+    fn nothing_is_written_where_nothing_is_for_a_seat() {
+        let hub = testing::hub();
+        let room = hub.open("room");
+        // A script that is asked more often than it has lines would take everything.
+        let others = testing::slow_listener([Take::Breaks], usize::MAX);
+        hub.join(&room, testing::seat(&others));
+        testing::turn(&room, [Event::Join(client("ann"))]);
+        assert!(!testing::attention(&others).broken);
+    }
+
+    #[test]
+    fn a_session_that_is_excluded_hears_everything_else() {
+        let hub = testing::hub();
+        let room = hub.open("room");
+        let (speaker, other) = (testing::listener(), testing::listener());
+        let client = uuid::Uuid::new_v4();
+        hub.sessions.open(client, speaker.clone());
+        let id = hub.join(&room, testing::seat(&speaker));
+        hub.join(&room, testing::seat(&other));
+        let own = |data: &str| Event::from(Said { exclude: Some(client.as_u128()), ..testing::said(data) });
+        testing::turn(&room, [own("1"), testing::said("2").into(), own("3")]);
+        testing::turn(&room, [testing::said("4").into()]);
+        testing::turn(&room, [own("5")]);
+        testing::turn(&room, [testing::said("6").into()]);
+        assert_eq!(testing::payloads(&speaker), [2, 4, 6]);
+        assert_eq!(testing::payloads(&other), [1, 2, 3, 4, 5, 6]);
+        let dynamic: Arc<Outbox> = speaker;
+        hub.leave(&room, id, &dynamic);
+        assert_eq!(room.len(), 1);
+        // Whom nobody knows here cannot be excluded.
+        let unknown = Said { exclude: Some(7), ..testing::said("7") };
+        testing::turn(&room, [unknown.into()]);
+        assert_eq!(testing::payloads(&other).len(), 7);
+    }
+
+    /// With a position it goes on in the history as if it had heard its own.
+    #[test]
+    fn a_session_that_is_excluded_keeps_its_position() {
+        let hub = testing::hub();
+        let room = hub.open("room");
+        let speaker = testing::listener();
+        let client = uuid::Uuid::new_v4();
+        hub.sessions.open(client, speaker.clone());
+        let positioned = Seat { positioned: true, ..testing::seat(&speaker) };
+        room.aside(1000).sit(positioned, Some(testing::at(0))).unwrap();
+        let kept = |offset| testing::kept(testing::at(offset));
+        let own = |offset| Event::from(Said { exclude: Some(client.as_u128()), ..kept(offset) });
+        testing::turn(&room, [own(1)]);
+        testing::turn(&room, [kept(2).into(), own(3)]);
+        testing::turn(&room, [kept(4).into()]);
+        testing::turn(&room, [own(5)]);
+        assert_eq!(testing::payloads(&speaker), [2, 4]);
+        assert!(speaker.take_mail().is_empty());
+        assert_eq!((room.position(), room.check(room.position(), testing::at(5))), (Some(testing::at(5)), 0));
+        testing::turn(&room, [kept(7).into()]);
+        assert_eq!(speaker.take_mail(), [Mail::Lost { room: room.name().clone() }]);
+    }
+
+    #[test]
+    fn a_slow_seat_that_comes_back_is_taken_out_and_what_waits_for_it_is_said() {
+        let hub = testing::hub();
+        let room = hub.open("room");
+        let (slow, other) = (testing::slow_listener([Take::Nothing], 1000), testing::listener());
+        hub.join(&room, Seat { slow: SlowPolicy::Resync, ..testing::seat(&slow) });
+        hub.join(&room, testing::seat(&other));
+        let data = format!("\"{}\"", "x".repeat(200));
+        for _ in 0..10 {
+            testing::turn(&room, [testing::said(&data).into()]);
+        }
+        assert_eq!((room.len(), hub.seat_count()), (1, 1));
+        assert_eq!(slow.take_mail(), [Mail::Slow { room: room.name().clone() }]);
+        assert!(testing::attention(&slow).close.is_none(), "the connection goes on");
+        assert!(slow.drain().unwrap());
+        let told = testing::payloads(&slow).len();
+        assert!((1..10).contains(&told), "{told} were told");
+        assert_eq!(testing::payloads(&other).len(), 10);
+        assert_eq!(hub.jobs.metrics.slow_resynced.get(), 1);
+        slow.push(&Bytes::from_static(b"\x81\x02{}"));
+        assert_eq!(testing::heard(&slow).len(), told + 1);
+    }
+
+    #[test]
+    fn only_the_newest_publication_waits_for_a_slow_seat_that_wants_no_other() {
+        let hub = testing::hub();
+        let (room, other_room) = (hub.open("room"), hub.open("other"));
+        let slow = testing::slow_listener([Take::Nothing], 2000);
+        let latest = Seat { slow: SlowPolicy::Latest, ..testing::seat(&slow) };
+        hub.join(&room, Seat { join_leave: true, ..latest.clone() });
+        hub.join(&other_room, latest);
+        testing::turn(&other_room, [testing::said("1000").into()]);
+        for number in 0..100 {
+            let both = [number * 2, number * 2 + 1].map(|number| testing::said(&number.to_string()).into());
+            testing::turn(&room, both);
+            if number == 50 {
+                slow.write(b"\x81\x02{}");
+                testing::turn(&room, [Event::Join(client("ann")), testing::said("7").into()]);
+            }
+        }
+        assert!(testing::attention(&slow).close.is_none());
+        assert!(slow.drain().unwrap());
+        let told = testing::heard(&slow);
+        assert_eq!(testing::payloads(&slow), [1000, 199]);
+        assert_eq!((told.len(), &told[1]), (4, &serde_json::json!({})), "in the order in which they came: {told:?}");
+        assert_eq!(told[2]["push"]["join"]["info"]["user"], "ann");
+        assert_eq!(hub.jobs.metrics.slow_skipped.get(), 101);
+        testing::turn(&room, [testing::said("300").into(), testing::said("301").into()]);
+        assert_eq!(testing::payloads(&slow)[2..], [300, 301], "while it reads it hears everything");
     }
 }

@@ -43,7 +43,9 @@ pub(super) struct Buffer {
 /// A buffer for seats that hear who comes and goes, and one for those that do not, for each wire.
 type Buffers = [[OnceLock<Box<Buffer>>; 2]; Wire::COUNT];
 
-const NO_BUFFERS: Buffers = [const { [const { OnceLock::new() }; 2] }; Wire::COUNT];
+fn no_buffers() -> Buffers {
+    [const { [const { OnceLock::new() }; 2] }; Wire::COUNT]
+}
 
 /// The events of one run.
 pub(super) struct Joined {
@@ -80,7 +82,7 @@ impl Joined {
         let moves = events.iter().any(|event| !matches!(event, Event::Publication(_)));
         let group = |group: &Arc<Group>| Box::new(Grouped::new(group, &events, turn.first));
         let groups = turn.groups.iter().map(|slot| slot.as_ref().map(group)).collect();
-        Self { room, events, moves, plain: NO_BUFFERS, groups }
+        Self { room, events, moves, plain: no_buffers(), groups }
     }
 
     /// What a seat hears that hears all its group does.
@@ -88,7 +90,8 @@ impl Joined {
     pub(super) fn buffer(&self, seat: &Seat) -> &Buffer {
         let kind = usize::from(seat.join_leave && self.moves);
         if seat.group.is_plain() {
-            return self.plain[seat.wire as usize][kind].get_or_init(|| self.encode(seat, |_, _| Form::Plain));
+            return self.plain[seat.wire as usize][kind]
+                .get_or_init(|| Box::new(self.encode(seat, |_, _| Form::Plain)));
         }
         self.group_buffer(seat, kind)
     }
@@ -97,11 +100,12 @@ impl Joined {
         static NOTHING: Buffer =
             Buffer { bytes: Bytes::new(), newest: 0..0, moves: Bytes::new(), publications: 0, then_close: None };
         let Some(group) = self.group(seat.group) else { return &NOTHING };
-        group.buffers[seat.wire as usize][kind].get_or_init(|| self.encode(seat, |place, _| group.forms[place].clone()))
+        group.buffers[seat.wire as usize][kind]
+            .get_or_init(|| Box::new(self.encode(seat, |place, _| group.forms[place].clone())))
     }
 
     /// What a seat hears that hears a part only, or everything whole.
-    pub(super) fn own_buffer(&self, hearing: &Hearing) -> Box<Buffer> {
+    pub(super) fn own_buffer(&self, hearing: &Hearing) -> Buffer {
         let group = self.group(hearing.seat.group);
         self.encode(&hearing.seat, |place, said| match group.map(|group| &group.forms[place]) {
             _ if !hearing.hears(said) => Form::Left,
@@ -115,17 +119,21 @@ impl Joined {
         if id.is_plain() { None } else { self.groups.get(id.place())?.as_deref() }
     }
 
-    fn encode(&self, seat: &Seat, form: impl Fn(usize, &Said) -> Form) -> Box<Buffer> {
+    fn encode(&self, seat: &Seat, form: impl Fn(usize, &Said) -> Form) -> Buffer {
         let mut writer = Writer::new(&self.room, seat.wire, self.events.iter().map(size_hint).sum());
         let mut place = 0;
         for event in &**self.events {
             let fits = match event {
                 Event::Publication(said) => {
                     place += 1;
-                    writer.publication(&said.publication, form(place - 1, said))
+                    writer.publication(&said.publication, &form(place - 1, said))
                 }
-                Event::Join(info) if seat.join_leave => writer.push(Push { join: member(info), ..Push::default() }),
-                Event::Leave(info) if seat.join_leave => writer.push(Push { leave: member(info), ..Push::default() }),
+                Event::Join(info) if seat.join_leave => {
+                    writer.push(Push { join: Some(Box::new(member(info))), ..Push::default() })
+                }
+                Event::Leave(info) if seat.join_leave => {
+                    writer.push(Push { leave: Some(Box::new(member(info))), ..Push::default() })
+                }
                 Event::Join(_) | Event::Leave(_) => true,
             };
             if !fits {
@@ -144,7 +152,7 @@ impl Grouped {
             Event::Join(_) | Event::Leave(_) => None,
         });
         let forms = publications.zip(first..).map(|(said, number)| Form::of(group, said, number)).collect();
-        Self { forms, buffers: NO_BUFFERS }
+        Self { forms, buffers: no_buffers() }
     }
 }
 
@@ -181,9 +189,9 @@ impl<'a> Writer<'a> {
     }
 
     /// Whether this kind of client can be told it.
-    fn publication(&mut self, publication: &Publication, form: Form) -> bool {
+    fn publication(&mut self, publication: &Publication, form: &Form) -> bool {
         let told = |delta| self.wire.encoding().told(delta, publication).map(Cow::Owned);
-        let publication = match &form {
+        let publication = match form {
             Form::Left => return true,
             Form::Plain => Ok(Cow::Borrowed(publication)),
             Form::Whole => told(Delta::Full),
@@ -210,19 +218,19 @@ impl<'a> Writer<'a> {
         fits
     }
 
-    fn finish(self, then_close: Option<Disconnect>) -> Box<Buffer> {
-        Box::new(Buffer {
+    fn finish(self, then_close: Option<Disconnect>) -> Buffer {
+        Buffer {
             bytes: self.bytes.into(),
             newest: self.newest,
             moves: self.moves.into(),
             publications: self.publications,
             then_close,
-        })
+        }
     }
 }
 
-fn member(info: &ClientInfo) -> Option<Box<Membership>> {
-    Some(Box::new(Membership { info: Some(info.clone()) }))
+fn member(info: &ClientInfo) -> Membership {
+    Membership { info: Some(info.clone()) }
 }
 
 /// A little more than an event takes on the wire in most rooms, so that the buffer seldom grows.

@@ -16,6 +16,7 @@ mod aside;
 mod fanout;
 mod frame;
 mod group;
+mod interleavings;
 mod joined;
 mod late;
 mod outbox;
@@ -23,8 +24,10 @@ mod position;
 mod room;
 mod seat;
 mod seats;
+mod segment;
 mod sessions;
 mod side;
+mod users;
 
 pub use aside::{Aside, Gap, Seated};
 pub use frame::{Opcode, Wire, put_frame_header};
@@ -32,7 +35,7 @@ pub use group::{GroupId, GroupKey};
 pub use outbox::{Attention, Mail, Outbox, Refresh, Sink, Subscribe};
 pub use room::Room;
 pub use seat::{Seat, SeatId, SlowPolicy};
-pub use sessions::{Identity, Sessions, UserLimitReached};
+pub use sessions::{Connected, Identity, Sessions, UserLimitReached};
 
 /// How many maps the rooms are spread over, so that threads seldom meet at one lock.
 const SHARDS: usize = 64;
@@ -171,12 +174,6 @@ impl Deliver for Hub {
 }
 
 impl Jobs {
-    #[cfg(test)]
-    fn idle() -> Self {
-        let (metrics, sessions) = (Arc::new(Metrics::new()), Arc::default());
-        Self { metrics, tracker: TaskTracker::new(), sessions, inbox_limit: usize::MAX }
-    }
-
     /// The sessions of this node that some publication of a run excludes.
     fn excluded(&self, run: &[Event]) -> Vec<seats::Excluded> {
         let mut all: Vec<seats::Excluded> = Vec::new();
@@ -188,5 +185,108 @@ impl Jobs {
             all.extend(self.sessions.outbox(Uuid::from_u128(session)).map(|outbox| (session, outbox)));
         }
         all
+    }
+}
+
+#[cfg(test)]
+mod testing {
+    //! Listeners of the hub's tests: outboxes over sinks that follow a script, and what they heard.
+
+    use std::task::{Context, Waker};
+
+    use bytes::Bytes;
+    use roomcast_shared::{
+        event::Said,
+        position::{Epoch, Position},
+        publication::Publication,
+    };
+    use serde_json::Value;
+
+    use super::{
+        outbox::tests::{Script, Take},
+        *,
+    };
+
+    impl Jobs {
+        pub(super) fn idle() -> Self {
+            let (metrics, sessions) = (Arc::new(Metrics::new()), Arc::default());
+            Self { metrics, tracker: TaskTracker::new(), sessions, inbox_limit: usize::MAX }
+        }
+    }
+
+    pub(super) type Listener = Arc<Outbox<Script>>;
+
+    pub(super) fn hub() -> Hub {
+        Hub::new(usize::MAX, Arc::new(Metrics::new()), TaskTracker::new())
+    }
+
+    pub(super) fn listener() -> Listener {
+        slow_listener([], usize::MAX)
+    }
+
+    pub(super) fn slow_listener(script: impl IntoIterator<Item = Take>, limit: usize) -> Listener {
+        Arc::new(Outbox::new(Script::new(script), limit))
+    }
+
+    pub(super) fn seat(listener: &Listener) -> Seat {
+        Seat::new(listener.clone(), Wire::JsonWebSocket)
+    }
+
+    /// Everything it was told, each message as JSON.
+    pub(super) fn heard(listener: &Outbox<Script>) -> Vec<Value> {
+        let bytes = listener.socket().said();
+        let (mut rest, mut all) = (&bytes[..], Vec::new());
+        while let [0x81, length, after @ ..] = rest {
+            let (length, after) = match (length, after) {
+                (126, [high, low, after @ ..]) => (usize::from(u16::from_be_bytes([*high, *low])), after),
+                (length, after) => (usize::from(*length), after),
+            };
+            let (frame, after) = after.split_at(length);
+            all.push(serde_json::from_slice(frame).unwrap());
+            rest = after;
+        }
+        assert!(rest.is_empty(), "a frame is torn");
+        all
+    }
+
+    /// The publications among that.
+    pub(super) fn publications(listener: &Outbox<Script>) -> Vec<Value> {
+        let pushes = heard(listener).into_iter().filter_map(|message| message["push"].get("pub").cloned());
+        pushes.collect()
+    }
+
+    /// The payloads of these.
+    pub(super) fn payloads(listener: &Outbox<Script>) -> Vec<Value> {
+        publications(listener).into_iter().map(|publication| publication["data"].clone()).collect()
+    }
+
+    pub(super) fn attention(listener: &Outbox<Script>) -> Attention {
+        listener.attend(&Context::from_waker(Waker::noop()))
+    }
+
+    pub(super) fn at(offset: u64) -> Position {
+        Position::new(offset, Epoch::from_random(1))
+    }
+
+    pub(super) fn said(data: &str) -> Said {
+        Publication { data: Bytes::copy_from_slice(data.as_bytes()), ..Publication::default() }.into()
+    }
+
+    /// One that is in the history, with its offset as its payload.
+    pub(super) fn kept(position: Position) -> Said {
+        let mut said = said(&position.offset.to_string());
+        said.publication.offset = position.offset;
+        said.epoch = Some(position.epoch);
+        said
+    }
+
+    /// One turn, in which a room of any size is served at once.
+    pub(super) fn turn(room: &Arc<Room>, events: impl IntoIterator<Item = Event>) {
+        for run in position::Runs::new(events.into_iter().collect()) {
+            let (joined, segments) = fanout::begin(run, room);
+            for seats in &segments {
+                fanout::hand_out(&joined, seats, room);
+            }
+        }
     }
 }

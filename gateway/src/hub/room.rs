@@ -104,7 +104,8 @@ impl Room {
         self.seats.lock().furthest()
     }
 
-    /// Whether the position of anybody in the room is watched.
+    /// Whether the position of anybody in the room is watched, or somebody reads the history beside it and may be about to
+    /// take such a seat.
     pub fn has_positioned(&self) -> bool {
         self.seats.lock().has_positioned()
     }

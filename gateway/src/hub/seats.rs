@@ -18,15 +18,9 @@ use super::{
     late::Late,
     outbox,
     position::{Span, Step, place, step},
-    side::{Reached, Sides},
+    segment::{SEGMENT, Segment, Segments, drop_if_empty},
+    side::{Reached, Side, Sides},
 };
-
-/// Seats of one segment: what one delivery job walks through, and what a join may have to copy while it does.
-pub(super) const SEGMENT: usize = 2048;
-
-/// Seats, behind a counted reference: a delivery walks through what it found, and a join that comes meanwhile copies one
-/// segment at the most.
-pub(super) type Segments = Vec<Arc<Vec<Seat>>>;
 
 /// The seats of one room.
 #[derive(Default)]
@@ -40,13 +34,6 @@ pub(super) struct Seats {
     positioned: usize,
     /// What few rooms have.
     rare: Option<Box<Rare>>,
-}
-
-#[derive(Default)]
-struct Segment {
-    seats: Arc<Vec<Seat>>,
-    /// Those that do not hear what the others do just now; each has its place in `seats` kept free.
-    late: Vec<Late>,
 }
 
 #[derive(Default)]
@@ -101,8 +88,9 @@ impl Seats {
         self.segments.iter().map(Segment::len).sum()
     }
 
+    /// Whether anybody has a position, or may be about to take a seat with one.
     pub(super) fn has_positioned(&self) -> bool {
-        self.positioned > 0
+        self.positioned > 0 || self.rare.as_ref().is_some_and(|rare| !rare.sides.is_empty())
     }
 
     /// The furthest place in the history that anybody here has reached.
@@ -137,7 +125,8 @@ impl Seats {
     }
 
     pub(super) fn open_side(&mut self, limit: usize) -> u32 {
-        self.rare().sides.open(limit)
+        let position = self.position;
+        self.rare().sides.open(limit, position)
     }
 
     pub(super) fn close_side(&mut self, side: u32) {
@@ -155,26 +144,33 @@ impl Seats {
     /// Takes a seat in place of a side: what was handed out meanwhile and comes after `reached` is missed, and what is handed
     /// out from now on is heard. Nothing where that would leave a gap.
     pub(super) fn sit(&mut self, side: u32, seat: Seat, reached: Option<Position>) -> Option<Seated> {
-        let side = self.rare().sides.take(side);
-        let missed = side.and_then(|side| side.missed(seat.join_leave, reached));
-        let Some(Reached { missed, at }) = missed else {
+        let taken = self.rare().sides.take(side).and_then(|side| self.reach(&side, &seat, reached));
+        let Some((Reached { missed, at }, lost)) = taken else {
             self.rare().groups.leave(seat.group);
             self.tidy();
             return None;
         };
+        let id = self.place(seat, at);
+        self.tidy();
+        Some(Seated { id, missed, lost })
+    }
+
+    /// What a seat has missed, how far it has come by that, and who is lost by what it knows; nothing where there is a gap.
+    fn reach(&mut self, side: &Side, seat: &Seat, reached: Option<Position>) -> Option<(Reached, Vec<Seat>)> {
+        let mut reached = side.missed(seat.join_leave, reached)?;
         let mut lost = Vec::new();
-        let at = at.filter(|_| seat.positioned);
-        if let Some(at) = at
-            && self.position.is_some_and(|room| step(room, at) == Step::Back && room != at)
-        {
-            // The room has heard of what the history, asked later, knows nothing of: it went back.
+        reached.at = reached.at.filter(|_| seat.positioned);
+        let Some(at) = reached.at else { return Some((reached, lost)) };
+        if self.position.is_some_and(|room| room != at && step(room, at) == Step::Back) {
+            if !side.is_after(at) {
+                // A comparison with the history has shown meanwhile that something did not come.
+                return None;
+            }
             self.lose_seated(&mut lost);
             self.lose_late(&mut lost, |after| after.epoch == at.epoch && after.offset > at.offset);
             self.position = Some(at);
         }
-        let id = self.place(seat, at);
-        self.tidy();
-        Some(Seated { id, missed, lost })
+        Some((reached, lost))
     }
 
     /// Takes a seat out, if it is there.
@@ -314,6 +310,8 @@ impl Seats {
     fn place(&mut self, seat: Seat, at: Option<Position>) -> SeatId {
         let place = self.segments.iter().position(|segment| segment.len() < SEGMENT).unwrap_or(self.segments.len());
         if place == self.segments.len() {
+            // Most rooms never have a second one.
+            self.segments.reserve_exact(1);
             self.segments.push(Segment::default());
         }
         self.positioned += usize::from(seat.positioned);
@@ -379,50 +377,16 @@ impl Seats {
     }
 }
 
-impl Segment {
-    fn len(&self) -> usize {
-        self.seats.len() + self.late.len()
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Seat> {
-        self.seats.iter().chain(self.late.iter().map(|late| &late.seat))
-    }
-
-    fn push(&mut self, seat: Seat) {
-        let seats = Arc::make_mut(&mut self.seats);
-        if seats.is_empty() {
-            seats.reserve_exact(1);
-        }
-        seats.push(seat);
-    }
-
-    fn remove(&mut self, out: &Arc<Outbox>) -> Option<Seat> {
-        if let Some(place) = self.seats.iter().position(|seat| outbox::same(&seat.outbox, out)) {
-            let seats = Arc::make_mut(&mut self.seats);
-            let seat = seats.swap_remove(place);
-            if seats.len() * 4 < seats.capacity() {
-                seats.shrink_to(seats.len() * 2);
-            }
-            return Some(seat);
-        }
-        let place = self.late.iter().position(|late| outbox::same(&late.seat.outbox, out))?;
-        let late = self.late.swap_remove(place);
-        drop_if_empty(&mut self.late);
-        Some(late.seat)
-    }
-}
-
-/// Most rooms have latecomers for a moment only.
-fn drop_if_empty(late: &mut Vec<Late>) {
-    if late.is_empty() && late.capacity() > 0 {
-        *late = Vec::new();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::hub::{Wire, outbox::tests::Script};
+
+    impl Seats {
+        pub(in crate::hub) fn has_nothing_rare(&self) -> bool {
+            self.rare.is_none()
+        }
+    }
 
     fn seat() -> Seat {
         Seat::new(Arc::new(Outbox::new(Script::default(), usize::MAX)), Wire::JsonWebSocket)

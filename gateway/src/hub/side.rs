@@ -20,6 +20,8 @@ pub(super) struct Sides {
 /// One of them.
 pub(super) struct Side {
     id: u32,
+    /// Where the room stood when it was opened.
+    opened: Option<Position>,
     runs: Vec<Arc<Vec<Event>>>,
     bytes: usize,
     limit: usize,
@@ -36,10 +38,10 @@ pub(super) struct Reached {
 }
 
 impl Sides {
-    pub(super) fn open(&mut self, limit: usize) -> u32 {
+    pub(super) fn open(&mut self, limit: usize, opened: Option<Position>) -> u32 {
         let id = self.next;
         self.next = self.next.wrapping_add(1);
-        self.all.push(Side { id, runs: Vec::new(), bytes: 0, limit, overflowed: false, went_back: false });
+        self.all.push(Side { id, opened, runs: Vec::new(), bytes: 0, limit, overflowed: false, went_back: false });
         id
     }
 
@@ -77,6 +79,12 @@ impl Sides {
 }
 
 impl Side {
+    /// Whether a place in the history, read after this was opened, lies before where the room stood then: the history is an
+    /// older copy of itself.
+    pub(super) fn is_after(&self, reached: Position) -> bool {
+        self.opened.is_some_and(|opened| opened.epoch == reached.epoch && opened.offset > reached.offset)
+    }
+
     /// What comes after `reached`, or everything where there is no such place; nothing where some of it is not there.
     pub(super) fn missed(&self, join_leave: bool, reached: Option<Position>) -> Option<Reached> {
         if self.overflowed || (self.went_back && reached.is_some()) {

@@ -119,3 +119,71 @@ impl Mailbox {
         self.waiting
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{
+            Outbox,
+            tests::{Script, Take},
+        },
+        *,
+    };
+
+    fn outbox() -> Outbox<Script> {
+        Outbox::new(Script::new([Take::Nothing]), 1000)
+    }
+
+    fn attention(outbox: &Outbox<Script>) -> super::super::Attention {
+        outbox.attend(&std::task::Context::from_waker(std::task::Waker::noop()))
+    }
+
+    fn lost() -> Mail {
+        Mail::Lost { room: Arc::from("room") }
+    }
+
+    #[test]
+    fn a_session_is_told_in_order_and_woken() {
+        let outbox = outbox();
+        assert!(!attention(&outbox).mail);
+        let unsubscribe = Mail::Unsubscribe { room: Arc::from("room"), how: Unsubscribe::SERVER };
+        assert!(outbox.tell(lost()) && outbox.tell(unsubscribe.clone()));
+        assert!(attention(&outbox).mail);
+        assert_eq!(outbox.take_mail(), [lost(), unsubscribe]);
+        assert!(!attention(&outbox).mail && outbox.take_mail().is_empty());
+    }
+
+    #[test]
+    fn more_than_may_wait_is_refused_and_a_lost_seat_ends_the_connection_instead() {
+        for (mail, code) in [
+            (Mail::Lost { room: Arc::from("room") }, Some(Disconnect::INSUFFICIENT_STATE)),
+            (Mail::Slow { room: Arc::from("room") }, Some(Disconnect::SLOW)),
+            (Mail::Refresh(Box::default()), None),
+        ] {
+            let outbox = outbox();
+            while outbox.tell(mail.clone()) {}
+            assert!(outbox.take_mail().len() <= MOST);
+            assert_eq!(attention(&outbox).close, code);
+        }
+    }
+
+    #[test]
+    fn what_is_told_is_bounded_in_bytes() {
+        let outbox = outbox();
+        let commands = Mail::Commands(Bytes::from(vec![b'x'; 60_000]));
+        let told = (0..100).filter(|_| outbox.tell(commands.clone())).count();
+        assert_eq!(told, MOST_BYTES / 60_000);
+        assert!(outbox.tell(lost()), "that costs nothing");
+        outbox.take_mail();
+        assert!(outbox.tell(commands));
+        assert!(attention(&outbox).close.is_none());
+    }
+
+    #[test]
+    fn who_has_ended_is_told_nothing() {
+        let outbox = outbox();
+        assert!(outbox.tell(lost()));
+        outbox.finish(Vec::new());
+        assert!(!outbox.tell(lost()) && outbox.take_mail().is_empty());
+    }
+}

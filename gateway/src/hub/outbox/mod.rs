@@ -505,6 +505,43 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn what_is_refused_leaves_what_waits_as_it_is() {
+        let outbox = Outbox::new(Script::new([Take::Some(3)]), 3 * OVERHEAD + 20);
+        let frame = |letter: u8| Bytes::from(vec![letter; 10]);
+        assert!(outbox.offer(&frame(b'a')), "it began, and is finished");
+        assert!(outbox.offer(&frame(b'b')));
+        assert!(!outbox.offer(&frame(b'c')) && !outbox.offer(&frame(b'd')));
+        assert!(attend(&outbox).close.is_none());
+        assert!(outbox.drain().unwrap());
+        assert!(outbox.offer(&frame(b'e')));
+        assert_eq!(outbox.socket().said(), b"aaaaaaaaaabbbbbbbbbbeeeeeeeeee");
+    }
+
+    #[test]
+    fn the_newest_of_a_room_comes_where_it_was_said_and_after_what_began() {
+        let outbox = Outbox::new(Script::new([Take::Some(2), Take::Nothing]), 1000);
+        let say = |tag: u32, text: &'static str| {
+            let bytes = Bytes::from_static(text.as_bytes());
+            outbox.push_newest(tag, &bytes, &bytes)
+        };
+        assert!(!say(1, "one "), "it began");
+        assert!(!say(1, "two ") && !say(2, "other "));
+        outbox.write(b"reply ");
+        assert!(say(1, "three "), "two gave way");
+        outbox.hold();
+        assert!(say(2, "another "), "from before the hold to after it");
+        assert!(say(1, "four "));
+        outbox.release(b"held ");
+        let all = Bytes::from_static(b"older newest ");
+        assert!(outbox.push_newest(3, &all, &all.slice(6..)), "the older one is left out");
+        assert!(outbox.drain().unwrap());
+        assert_eq!(outbox.socket().said(), b"one reply held another four newest ");
+        assert!(!outbox.push_newest(3, &all, &all.slice(6..)));
+        assert!(outbox.socket().said().ends_with(b"older newest "), "while nothing waits all of it is said");
+        assert_eq!(outbox.queued(), 0);
+    }
+
+    #[test]
     fn closing_lets_what_waits_be_said_and_the_first_reason_stands() {
         let outbox = Outbox::new(Script::new([Take::Nothing]), 100);
         outbox.push(&Bytes::from_static(b"before "));
