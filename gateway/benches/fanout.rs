@@ -75,7 +75,7 @@ impl Setting {
         let wanted = self.metrics.deliveries.get() + ROUND * self.outboxes.len() as u64;
         self.runtime.block_on(async {
             for _ in 0..ROUND {
-                if let Delivered::Full(space) = self.hub.deliver(ROOM, publication()) {
+                if let Delivered::Full(space) = self.hub.deliver(ROOM, publication().into()) {
                     space.await;
                 }
             }

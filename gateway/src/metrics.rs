@@ -19,7 +19,7 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// `roomcast_connects_total`: connections whose `connect` command was accepted.
     pub connects: IntCounter,
-    /// `roomcast_upgrades_refused_total{reason}`: upgrade requests answered with an HTTP error.
+    /// `roomcast_upgrades_refused_total{reason}`: requests to connect, or with commands, answered with an HTTP error.
     pub upgrades_refused: IntCounterVec,
     /// `roomcast_closes_total{code}`: connections ended, by close code.
     pub closes: IntCounterVec,
@@ -85,7 +85,7 @@ impl Metrics {
         Self {
             connections: gauge(r, "connections", "Client connections open at present."),
             connects: counter(r, "connects_total", "Connections whose connect command was accepted."),
-            upgrades_refused: counters(r, "upgrades_refused_total", "Upgrade requests refused.", &["reason"]),
+            upgrades_refused: counters(r, "upgrades_refused_total", "Requests of clients refused.", &["reason"]),
             closes: counters(r, "closes_total", "Connections ended, by close code.", &["code"]),
             commands: counters(r, "commands_total", "Commands of clients.", &["method", "result"]),
             publications: counter(r, "publications_total", "Publications that arrived for rooms of this node."),

@@ -79,13 +79,22 @@ impl Drop for Aside {
 mod tests {
     //! Seats that are taken while the room speaks and its history is ahead, breaks, or went back.
 
+    use std::{
+        sync::atomic::{AtomicBool, AtomicU64, Ordering},
+        time::Duration,
+    };
+
     use proptest::prelude::*;
     use roomcast_shared::{event::Said, position::Epoch, publication::ClientInfo};
+    use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::hub::{
-        Mail, Outbox,
-        testing::{Listener, at, hub, kept, listener, payloads, publications, said, seat, turn},
+    use crate::{
+        hub::{
+            Deliver, Delivered, Hub, Mail, Outbox,
+            testing::{Listener, at, hub, kept, listener, payloads, publications, said, seat, turn},
+        },
+        metrics::Metrics,
     };
 
     fn positioned(listener: &Listener) -> Seat {
@@ -315,6 +324,74 @@ mod tests {
         turn(&room, room.take_batch().unwrap());
         assert!(room.take_batch().is_none());
         assert_eq!((payloads(&listener).len(), listener.take_mail()), (2, lost(&room).into()));
+    }
+
+    /// Real threads: one publishes, one is the broker and lags behind, and clients come and go all the while.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+    async fn clients_that_come_back_while_others_publish_hear_everything_once_and_in_order() {
+        const CLIENTS: u64 = 6;
+        const ROUNDS: u64 = 150;
+        let hub = Arc::new(Hub::new(10_000, Arc::new(Metrics::new()), TaskTracker::new()));
+        let room = hub.open("room");
+        let (top, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (send, mut receive) = tokio::sync::mpsc::channel(64);
+        let broker = tokio::spawn({
+            let hub = hub.clone();
+            async move {
+                while let Some(offset) = receive.recv().await {
+                    if let Delivered::Full(space) = hub.deliver("room", event(offset)) {
+                        space.await;
+                    }
+                }
+            }
+        });
+        let publisher = tokio::spawn({
+            let (top, stop) = (top.clone(), stop.clone());
+            async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let offset = top.fetch_add(1, Ordering::SeqCst) + 1;
+                    send.send(offset).await.unwrap();
+                }
+            }
+        });
+        let clients = (0..CLIENTS).map(|_| {
+            let (hub, room, top) = (hub.clone(), room.clone(), top.clone());
+            tokio::spawn(async move {
+                for _ in 0..ROUNDS {
+                    come_and_go(&hub, &room, &top).await;
+                }
+            })
+        });
+        for client in clients.collect::<Vec<_>>() {
+            tokio::time::timeout(Duration::from_secs(60), client).await.expect("it hears enough").unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        publisher.await.unwrap();
+        broker.await.unwrap();
+        assert_eq!((hub.seat_count(), hub.jobs.metrics.positions_lost.get()), (0, 0));
+    }
+
+    /// Enters, hears a few publications, and leaves.
+    async fn come_and_go(hub: &Hub, room: &Arc<Room>, top: &AtomicU64) {
+        let aside = room.aside(1 << 20);
+        tokio::task::yield_now().await;
+        let reached = top.load(Ordering::SeqCst);
+        tokio::task::yield_now().await;
+        let listener = listener();
+        listener.hold();
+        let seated = aside.sit(positioned(&listener), Some(at(reached))).unwrap();
+        let mut heard = offsets(&seated.missed);
+        listener.release(b"");
+        let count = heard.len();
+        while heard.len() < count + 3 {
+            tokio::task::yield_now().await;
+            heard.truncate(count);
+            heard.extend(publications(&listener).iter().filter_map(|said| said["offset"].as_u64()));
+        }
+        let expected: Vec<_> = (reached + 1..).take(heard.len()).collect();
+        assert_eq!(heard, expected, "after {reached}");
+        let dynamic: Arc<Outbox> = listener;
+        hub.leave(room, seated.id, &dynamic);
     }
 
     #[derive(Clone, Debug)]

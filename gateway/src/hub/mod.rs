@@ -129,6 +129,15 @@ impl Hub {
         }
     }
 
+    /// The rooms of this node, as they are now.
+    pub fn rooms(&self) -> Vec<Arc<Room>> {
+        let mut all = Vec::with_capacity(self.room_count());
+        for shard in &self.rooms {
+            all.extend(shard.lock().values().cloned());
+        }
+        all
+    }
+
     /// The rooms in which somebody's position is watched.
     pub fn positioned_rooms(&self) -> Vec<Arc<Room>> {
         let mut all = Vec::new();

@@ -256,6 +256,7 @@ impl Session {
             subs,
             ping,
             pong: answer_pings,
+            session: self.secret_name(),
             node: self.context.node.name().to_string(),
             ..ConnectResult::default()
         }

@@ -1,4 +1,4 @@
-//! What a session is told from outside its own commands: seats it has lost in rooms, and rooms it has to leave. Knows no
+//! What a session is told from outside: seats it has lost in rooms, rooms it has to leave, commands by another way. Knows no
 //! sockets and nobody who tells it.
 
 use std::sync::Arc;
@@ -24,7 +24,8 @@ impl Session {
         match mail {
             Mail::Lost { room } | Mail::Slow { room } => self.lost_seat(&room, replies),
             Mail::Unsubscribe { room, how } => self.put_out(&room, how, replies),
-            Mail::Subscribe(_) | Mail::Refresh(_) | Mail::Commands(_) => {
+            Mail::Commands(frame) => self.take_commands(&frame, replies),
+            Mail::Subscribe(_) | Mail::Refresh(_) => {
                 tracing::debug!("the session was told what nothing here does");
                 Ok(())
             }
