@@ -81,14 +81,16 @@ async fn events_may_be_asked_for_with_a_body_too() {
     node.stop().await;
 }
 
-/// Status and a word of the body for requests that open nothing.
+/// Method, path, headers and body of a request, and the status and a word of the answer.
+type Refused<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
+
 #[tokio::test]
 async fn what_opens_no_stream_is_told_why() {
     let node = Gateway::open("allowed_origins = [\"https://app.example\"]\n");
     let long = "x".repeat(70_000);
     let expired = format!("Bearer {}", token(&json!({"sub": "ann", "exp": 1})));
     let good = connect("ann");
-    let cases: [(&str, &str, &[(&str, &str)], &str, u16, &str); 8] = [
+    let cases: [Refused<'_>; 8] = [
         ("GET", STREAM, &[], "", 405, "method"),
         ("PUT", SSE, &[], "", 405, "method"),
         ("GET", SSE, &[], "", 400, "cf_connect"),

@@ -169,7 +169,7 @@ fn verifier(
     serving: &CancellationToken,
 ) -> anyhow::Result<Option<Verifier>> {
     let keys = &settings.auth;
-    if !keys.any_connection_key() && !keys.subscription_token.any() {
+    if !keys.any_key() {
         return Ok(None);
     }
     let verifier = cli::verifier(keys)?;

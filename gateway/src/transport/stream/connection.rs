@@ -126,7 +126,6 @@ impl Connection {
             ready!(self.timer.as_mut().poll(task));
         }
         let taken = self.outbox.socket().poll_empty(task).is_ready();
-        self.outbox.socket().end();
         self.hangup.within(if taken { CLOSE_PATIENCE } else { Duration::ZERO });
         Poll::Ready(())
     }
@@ -142,5 +141,12 @@ impl Future for Connection {
             this.finish(end);
         }
         this.poll_flush(task)
+    }
+}
+
+/// Whatever ends the task of a connection, its response ends.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.outbox.socket().end();
     }
 }

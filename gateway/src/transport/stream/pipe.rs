@@ -183,7 +183,7 @@ mod tests {
         let waker = Waker::from(bell.clone());
         let mut task = TaskContext::from_waker(&waker);
         assert!(pipe.poll_take(&mut task).is_pending());
-        assert_eq!(write(&pipe, &[1; CAPACITY + 5]).ok(), Some(CAPACITY));
+        assert_eq!(write(&pipe, &vec![1; CAPACITY + 5]).ok(), Some(CAPACITY));
         assert_eq!(bell.0.load(Ordering::SeqCst), 1, "the reader");
         assert_eq!(write(&pipe, b"more").unwrap_err().kind(), ErrorKind::WouldBlock);
         assert!(pipe.poll_writable(&mut task).is_pending());
