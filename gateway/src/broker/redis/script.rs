@@ -14,22 +14,32 @@ pub(super) struct Script {
     digest: OnceLock<String>,
 }
 
+/// Publishes, and numbers, keeps and guards what is published.
+pub(super) static APPEND: Script = Script::new(include_str!("lua/append.lua"));
+/// Reads a part of a history.
+pub(super) static READ: Script = Script::new(include_str!("lua/read.lua"));
+
 /// Every script there is, so that each connection can bring them all along.
-static ALL: [&Script; 0] = [];
+static ALL: [&Script; 2] = [&APPEND, &READ];
 
 impl Script {
-    /// A script of that text; it has to be one of those that every connection brings along.
-    pub(super) const fn new(text: &'static str) -> Self {
+    const fn new(text: &'static str) -> Self {
         Self { text, digest: OnceLock::new() }
     }
 
     /// Begins a call of the script with these keys; arguments may follow.
     pub(super) fn call(&self, keys: &[&str]) -> Cmd {
-        let mut command = Cmd::new();
-        command.arg("EVALSHA").arg(self.digest()).arg(keys.len());
+        let mut command = self.call_with(keys.len());
         for key in keys {
             command.arg(key);
         }
+        command
+    }
+
+    /// Begins a call of the script with so many keys, which have to follow.
+    pub(super) fn call_with(&self, keys: usize) -> Cmd {
+        let mut command = Cmd::new();
+        command.arg("EVALSHA").arg(self.digest()).arg(keys);
         command
     }
 
