@@ -133,7 +133,7 @@ fn load_script(server: &redis::RedisServer) -> String {
             micros = math.floor(micros / 256)
         end
         local info = '\n\3ada\18\16' .. '0123456789abcdef'
-        local body = '\1' .. time .. '\34\128\1' .. string.rep('1', 128) .. '\42' .. string.char(#info) .. info
+        local body = '\1' .. time .. '\0\34\128\1' .. string.rep('1', 128) .. '\42' .. string.char(#info) .. info
         for i = 1, tonumber(ARGV[1]) do
             redis.call('PUBLISH', 'roomcast.room.bench:' .. (i % tonumber(ARGV[2])), body)
         end";

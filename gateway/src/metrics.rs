@@ -57,7 +57,8 @@ pub struct Metrics {
     pub broker_received: IntCounter,
     /// `roomcast_broker_malformed_total`: messages received that are not publications of this system.
     pub broker_malformed: IntCounter,
-    /// `roomcast_broker_latency_seconds{operation}`: time until the broker answered; `operation` is `publish` or `subscribe`.
+    /// `roomcast_broker_latency_seconds{operation}`: time until the broker answered; `operation` is `publish`, `append` (into
+    /// a history), `subscribe`, `history`, `presence` or `control`.
     pub broker_latency: HistogramVec,
     /// `roomcast_delivery_lag_seconds`: time from publishing to the beginning of delivery on this node.
     pub delivery_lag: Histogram,

@@ -9,130 +9,20 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use roomcast::{
-    broker::{
-        Answer, BrokerError, Health, PubSub,
-        memory::MemoryBroker,
-        redis::{RedisBroker, RedisOptions},
-    },
-    metrics::Metrics,
-};
+use roomcast::broker::{Answer, BrokerError, Health};
 use roomcast_shared::{
-    event::Event,
+    event::{Event, Said},
     publication::{ClientInfo, Publication},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-#[path = "common/recorder.rs"]
-mod recorder;
-#[path = "common/redis.rs"]
-mod redis;
+#[path = "common/brokers.rs"]
+mod brokers;
 
-use recorder::{DEADLINE, Recorder};
-use redis::RedisServer;
-
-/// One kind of broker, and what it needs.
-struct Backend {
-    server: Option<RedisServer>,
-    tracker: TaskTracker,
-    shutdown: CancellationToken,
-}
-
-/// One broker and what it delivered.
-struct Node {
-    broker: Arc<dyn PubSub>,
-    recorder: Arc<Recorder>,
-    metrics: Arc<Metrics>,
-}
-
-impl Backend {
-    fn memory() -> Self {
-        Self { server: None, tracker: TaskTracker::new(), shutdown: CancellationToken::new() }
-    }
-
-    fn redis() -> Self {
-        Self { server: Some(RedisServer::start()), ..Self::memory() }
-    }
-
-    fn node(&self) -> Node {
-        let recorder = Arc::new(Recorder::default());
-        let metrics = Arc::new(Metrics::new());
-        let deliver: Arc<Recorder> = Arc::clone(&recorder);
-        let broker: Arc<dyn PubSub> = match &self.server {
-            None => Arc::new(MemoryBroker::new(deliver, Arc::clone(&metrics))),
-            Some(server) => {
-                let options = RedisOptions::new(server.url());
-                let (metrics, shutdown) = (Arc::clone(&metrics), self.shutdown.clone());
-                RedisBroker::start(&options, deliver, metrics, &self.tracker, shutdown).unwrap()
-            }
-        };
-        Node { broker, recorder, metrics }
-    }
-
-    /// Channels that Redis knows at present; what a broker in memory hears is seen by publishing alone.
-    fn channels(&self) -> Option<Vec<String>> {
-        let mut channels = self.server.as_ref()?.command(&["PUBSUB", "CHANNELS"]);
-        channels.sort();
-        Some(channels)
-    }
-
-    async fn until_channels(&self, wanted: Vec<String>) {
-        let reached = async {
-            while self.channels().is_some_and(|channels| channels != wanted) {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let reached = tokio::time::timeout(DEADLINE, reached).await;
-        assert!(reached.is_ok(), "channels are {:?} instead of {wanted:?}", self.channels());
-    }
-
-    /// Stops the brokers; every task must end by itself.
-    async fn stop(self) {
-        self.shutdown.cancel();
-        self.tracker.close();
-        assert!(tokio::time::timeout(DEADLINE, self.tracker.wait()).await.is_ok(), "a task does not end");
-    }
-}
-
-impl Node {
-    async fn subscribe(&self, room: &str) {
-        self.broker.subscribe(&Arc::from(room)).wait().await.unwrap();
-    }
-
-    async fn publish(&self, room: &str, data: impl Into<Bytes>) {
-        self.broker.publish(room, said(data)).wait().await.unwrap();
-    }
-}
-
-fn said(data: impl Into<Bytes>) -> Event {
-    Publication { data: data.into(), ..Publication::default() }.into()
-}
-
-fn numbers(range: std::ops::Range<usize>) -> Vec<Bytes> {
-    range.map(|number| number.to_string().into()).collect()
-}
-
-/// Runs each test of this file with each broker.
-macro_rules! with_every_broker {
-    ($($test:ident),* $(,)?) => {
-        mod memory {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::$test(super::Backend::memory()).await;
-            })*
-        }
-        mod over_redis {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                super::$test(super::Backend::redis()).await;
-            })*
-        }
-    };
-}
+use brokers::{Backend, numbers, said, with_every_broker};
 
 with_every_broker! {
     a_node_hears_what_it_publishes_once_and_in_order,
-    a_publication_arrives_whole,
+    an_event_arrives_whole,
     only_subscribed_rooms_are_heard,
     a_room_left_is_no_longer_heard,
     names_and_payloads_of_any_kind_pass,
@@ -160,7 +50,7 @@ async fn a_node_hears_what_it_publishes_once_and_in_order(backend: Backend) {
     backend.stop().await;
 }
 
-async fn a_publication_arrives_whole(backend: Backend) {
+async fn an_event_arrives_whole(backend: Backend) {
     let node = backend.node();
     let publication = Publication {
         data: Bytes::from_static(b"{}"),
@@ -174,10 +64,15 @@ async fn a_publication_arrives_whole(backend: Backend) {
         tags: [("k".to_owned(), "v".to_owned())].into(),
         delta: true,
     };
+    let info = publication.info.clone().unwrap();
+    let said = Said { publication: publication.clone(), epoch: None, delta: true, exclude: Some(u128::MAX / 3) };
+    let events: [Event; 4] = [publication.into(), Event::Join(info.clone()), said.into(), Event::Leave(info)];
     node.subscribe("a").await;
-    node.broker.publish("a", publication.clone().into()).wait().await.unwrap();
-    node.recorder.wait("a", 1).await;
-    assert_eq!(node.recorder.events("a"), [publication.into()]);
+    for event in &events {
+        node.broker.publish("a", event.clone()).wait().await.unwrap();
+    }
+    node.recorder.until("four events", |recorder| recorder.events("a").len() == 4).await;
+    assert_eq!(node.recorder.events("a"), events);
     backend.stop().await;
 }
 

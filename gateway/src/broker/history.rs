@@ -7,6 +7,9 @@ use roomcast_shared::{event::Said, position::Position, publication::Publication}
 
 use super::Answer;
 
+/// How long the version of a room without history is remembered after its last publication with one.
+pub const VERSION_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// Keeps what was said in rooms.
 ///
 /// Offsets of a room count from 1 without gaps within one epoch, in the order in which every node hears the publications.
@@ -34,7 +37,7 @@ pub struct Append {
     /// A publication whose version is not above that of the last one (of the same version epoch) is not made; 0 asks
     /// nothing.
     pub version: u64,
-    /// What versions are compared within.
+    /// What versions are compared within; an empty one is compared with the last version of any.
     pub version_epoch: String,
 }
 

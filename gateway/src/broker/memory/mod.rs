@@ -1,13 +1,14 @@
 //! The broker of a single node: what is published is delivered at once, to this node. The default without Redis. Knows no
 //! connection and no other node.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashSet;
 use parking_lot::RwLock;
 use roomcast_shared::event::Event;
 
+use self::history::Histories;
 use super::{Answer, Health, PubSub};
 use crate::{
     hub::{Deliver, Delivered},
@@ -15,17 +16,25 @@ use crate::{
 };
 
 mod control;
+mod history;
 mod presence;
+mod remembered;
 
 pub use control::MemoryControl;
 pub use presence::MemoryPresence;
 
-/// Publish and subscribe within one node.
+type Space = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What the histories of all rooms may take, where nothing else is said.
+const HISTORY_MEMORY: usize = 256 << 20;
+
+/// Publish and subscribe within one node, and what its rooms remember.
 pub struct MemoryBroker {
     deliver: Arc<dyn Deliver>,
     metrics: Arc<Metrics>,
     published: prometheus::IntCounter,
     rooms: RwLock<HashSet<Arc<str>, RandomState>>,
+    histories: Histories,
 }
 
 impl MemoryBroker {
@@ -33,31 +42,46 @@ impl MemoryBroker {
     pub fn new(deliver: Arc<dyn Deliver>, metrics: Arc<Metrics>) -> Self {
         let published = metrics.broker_published.with_label_values(&["ok"]);
         metrics.broker_connected.set(1);
-        Self { deliver, metrics, published, rooms: RwLock::default() }
+        let histories = Histories::new(HISTORY_MEMORY);
+        Self { deliver, metrics, published, rooms: RwLock::default(), histories }
+    }
+
+    /// The same with another bound, in bytes, of what the histories of all rooms may take together; 256 MB otherwise.
+    #[must_use]
+    pub fn with_history_memory(self, bytes: usize) -> Self {
+        Self { histories: Histories::new(bytes), ..self }
     }
 
     fn hears(&self, room: &str) -> bool {
         self.rooms.read().contains(room)
     }
-}
 
-impl PubSub for MemoryBroker {
-    fn publish(&self, room: &str, event: Event) -> Answer<()> {
+    /// Delivers an event. Where the room is full by it, whoever published has to wait for what is given.
+    fn hand_over(&self, room: &str, event: Event) -> Option<Space> {
         self.published.inc();
         if !self.hears(room) {
-            return Answer::Now(Ok(()));
+            return None;
         }
         self.metrics.broker_received.inc();
         self.metrics.delivery_lag.observe(0.0);
         match self.deliver.deliver(room, event) {
-            Delivered::Taken | Delivered::NoRoom => Answer::Now(Ok(())),
+            Delivered::Taken | Delivered::NoRoom => None,
             Delivered::Full(space) => {
                 self.metrics.inbox_full.inc();
-                Answer::Later(Box::pin(async move {
-                    space.await;
-                    Ok(())
-                }))
+                Some(space)
             }
+        }
+    }
+}
+
+impl PubSub for MemoryBroker {
+    fn publish(&self, room: &str, event: Event) -> Answer<()> {
+        match self.hand_over(room, event) {
+            None => Answer::Now(Ok(())),
+            Some(space) => Answer::Later(Box::pin(async move {
+                space.await;
+                Ok(())
+            })),
         }
     }
 

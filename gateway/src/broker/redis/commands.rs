@@ -5,12 +5,10 @@ use std::{sync::Arc, time::Duration};
 
 use prometheus::Histogram;
 use redis::{Cmd, Pipeline, Value};
-use tokio::sync::oneshot;
 
 use super::{
-    Answer, BrokerError,
     link::{Link, Lost},
-    queue::{Bounds, Call, Outcome, Queue, Size},
+    queue::{Answered, Bounds, Call, Outcome, Queue, Size},
     script,
     writer::{self, Purpose},
 };
@@ -50,38 +48,14 @@ impl Commands {
     }
 
     /// Makes a command whose answer is short.
-    pub(super) fn push(
-        &self,
-        operation: Operation,
-        command: Cmd,
-    ) -> Result<oneshot::Receiver<Outcome<Value>>, BrokerError> {
+    pub(super) fn push(&self, operation: Operation, command: Cmd) -> Answered<Value> {
         self.push_long(operation, command, 0)
     }
 
     /// Makes a command whose answer may have about so many bytes.
-    pub(super) fn push_long(
-        &self,
-        operation: Operation,
-        command: Cmd,
-        answer: usize,
-    ) -> Result<oneshot::Receiver<Outcome<Value>>, BrokerError> {
+    pub(super) fn push_long(&self, operation: Operation, command: Cmd, answer: usize) -> Answered<Value> {
         let bytes = script::words(&command).map(<[u8]>::len).sum();
         self.queue.push(Command { operation, command }, Size { bytes, answer })
-    }
-}
-
-/// What a command comes to, read by `read`.
-pub(super) fn answer<T: 'static>(
-    made: Result<oneshot::Receiver<Outcome<Value>>, BrokerError>,
-    read: impl FnOnce(Value) -> Result<T, BrokerError> + Send + 'static,
-) -> Answer<T> {
-    match made {
-        Ok(receiver) => {
-            Answer::Later(Box::pin(
-                async move { receiver.await.unwrap_or(Err(BrokerError::Disconnected)).and_then(read) },
-            ))
-        }
-        Err(error) => Answer::Now(Err(error)),
     }
 }
 

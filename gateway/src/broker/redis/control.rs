@@ -16,8 +16,9 @@ use tracing::{debug, warn};
 
 use super::{
     BrokerError, RedisBroker,
-    commands::{Commands, Operation, answer},
+    commands::{Commands, Operation},
     presence::{milliseconds, read},
+    queue::answer,
     resp::Message,
     script::Script,
 };

@@ -1,112 +1,273 @@
-//! What a `PUBLISH` carries: a publication and the time it was published. Knows no connection and no channel.
+//! What a `PUBLISH` carries: an event of a room and the time it happened. Knows no connection and no channel.
 //!
-//! Layout: one byte kind (1 = publication), eight bytes time in microseconds since the Unix epoch (little endian), then
-//! the `Publication` in Protobuf. A kind that is not known is malformed, so that later kinds can be told apart.
+//! Layout: one byte kind, then for a publication in the room's history its place (20 digits, the offset, and the eight
+//! letters of the epoch), then the rest: eight bytes time in microseconds since the Unix epoch (little endian), one byte
+//! flags (1 = delta, 2 = exclude), with exclude the 16 bytes of the session's UUID, and the `Publication` or `ClientInfo` in
+//! Protobuf. Redis itself numbers a publication and so writes kind and place; the rest is the node's, and is what the
+//! history keeps. Whatever is not known here is malformed, so that later layouts can be told apart.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
-use roomcast_shared::publication::Publication;
+use roomcast_shared::{
+    event::{Event, Said},
+    position::{Epoch, Position},
+    publication::{ClientInfo, Publication},
+};
 
 const PUBLICATION: u8 = 1;
-const HEADER: usize = 9;
+const KEPT: u8 = 2;
+const JOIN: u8 = 3;
+const LEAVE: u8 = 4;
 
-/// A publication as it arrived.
+const DELTA: u8 = 1;
+const EXCLUDE: u8 = 2;
+
+/// Digits of an offset.
+const DIGITS: usize = 20;
+/// Length of a place.
+pub(super) const PLACE: usize = DIGITS + Epoch::LENGTH;
+/// Time and flags.
+const FIXED: usize = 9;
+
+/// An event as it arrived.
 #[derive(Debug, PartialEq)]
 pub(super) struct Envelope {
-    /// When it was published, by the clock of the publishing node.
+    /// When it happened, by the clock of its node.
     pub(super) published: SystemTime,
-    /// What was published; its payload is a slice of what was decoded.
-    pub(super) publication: Publication,
+    /// What happened; a payload is a slice of what was decoded.
+    pub(super) event: Event,
 }
 
 /// Why bytes are no envelope.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(super) enum Malformed {
-    /// Fewer bytes than the header has.
+    /// Fewer bytes than there have to be.
     #[error("{0} bytes are too few for an envelope")]
     Short(usize),
     /// A kind this version does not know.
     #[error("kind {0} is not known")]
     Kind(u8),
+    /// Flags this version does not know.
+    #[error("flags {0} are not known")]
+    Flags(u8),
+    /// The place is not digits and letters.
+    #[error("the place in the history is not understood")]
+    Place,
     /// The Protobuf part does not decode.
-    #[error("the publication does not decode: {0}")]
-    Publication(#[from] prost::DecodeError),
+    #[error("the event does not decode: {0}")]
+    Event(#[from] prost::DecodeError),
 }
 
 /// Length of what [`encode`] writes.
-pub(super) fn encoded_len(publication: &Publication) -> usize {
-    HEADER + publication.encoded_len()
+pub(super) fn encoded_len(event: &Event) -> usize {
+    1 + match event {
+        Event::Publication(said) => rest_len(said),
+        Event::Join(info) | Event::Leave(info) => FIXED + info.encoded_len(),
+    }
 }
 
-/// Writes the envelope of a publication published at `now`.
-pub(super) fn encode(publication: &Publication, now: SystemTime, mut out: impl BufMut) {
+/// Writes the envelope of an event that happens at `now` and is not in the room's history.
+pub(super) fn encode(event: &Event, now: SystemTime, mut out: impl BufMut) {
+    match event {
+        Event::Publication(said) => {
+            out.put_u8(PUBLICATION);
+            encode_rest(said, now, out);
+        }
+        Event::Join(info) => encode_presence(JOIN, info, now, out),
+        Event::Leave(info) => encode_presence(LEAVE, info, now, out),
+    }
+}
+
+fn encode_presence(kind: u8, info: &ClientInfo, now: SystemTime, mut out: impl BufMut) {
+    out.put_u8(kind);
+    put_time(now, &mut out);
+    out.put_u8(0);
+    info.encode_raw(&mut out);
+}
+
+/// Length of what [`encode_rest`] writes.
+pub(super) fn rest_len(said: &Said) -> usize {
+    let exclude = if said.exclude.is_some() { 16 } else { 0 };
+    FIXED + exclude + said.publication.encoded_len()
+}
+
+/// Writes the rest of a publication's envelope, to which Redis adds what comes before it.
+pub(super) fn encode_rest(said: &Said, now: SystemTime, mut out: impl BufMut) {
+    put_time(now, &mut out);
+    let delta = if said.delta { DELTA } else { 0 };
+    match said.exclude {
+        Some(session) => {
+            out.put_u8(delta | EXCLUDE);
+            out.put_u128(session);
+        }
+        None => out.put_u8(delta),
+    }
+    said.publication.encode_raw(&mut out);
+}
+
+fn put_time(now: SystemTime, out: &mut impl BufMut) {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    out.put_u8(PUBLICATION);
     out.put_u64_le(u64::try_from(since.as_micros()).unwrap_or(u64::MAX));
-    publication.encode_raw(&mut out);
 }
 
-/// Reads what [`encode`] wrote, without copying the payload.
+/// Reads an envelope, without copying the payload.
 pub(super) fn decode(mut bytes: Bytes) -> Result<Envelope, Malformed> {
-    if bytes.len() < HEADER {
+    let kind = bytes.try_get_u8().map_err(|_| Malformed::Short(0))?;
+    match kind {
+        PUBLICATION => decode_rest(bytes, None),
+        KEPT if bytes.len() < PLACE => Err(Malformed::Short(bytes.len())),
+        KEPT => {
+            let place = decode_place(&bytes.split_to(PLACE)).ok_or(Malformed::Place)?;
+            decode_rest(bytes, Some(place))
+        }
+        JOIN => decode_presence(bytes, Event::Join),
+        LEAVE => decode_presence(bytes, Event::Leave),
+        kind => Err(Malformed::Kind(kind)),
+    }
+}
+
+/// Reads the rest of a publication's envelope; its place is known, where it has one.
+pub(super) fn decode_rest(mut bytes: Bytes, place: Option<Position>) -> Result<Envelope, Malformed> {
+    let (published, flags) = take_fixed(&mut bytes)?;
+    let exclude = match flags & EXCLUDE {
+        0 => None,
+        _ => Some(bytes.try_get_u128().map_err(|_| Malformed::Short(bytes.len()))?),
+    };
+    let mut publication = Publication::decode(bytes)?;
+    if let Some(place) = place {
+        publication.offset = place.offset;
+    }
+    let said = Said { publication, epoch: place.map(|place| place.epoch), delta: flags & DELTA != 0, exclude };
+    Ok(Envelope { published, event: said.into() })
+}
+
+fn decode_presence(mut bytes: Bytes, event: fn(ClientInfo) -> Event) -> Result<Envelope, Malformed> {
+    match take_fixed(&mut bytes)? {
+        (published, 0) => Ok(Envelope { published, event: event(ClientInfo::decode(bytes)?) }),
+        (_, flags) => Err(Malformed::Flags(flags)),
+    }
+}
+
+fn take_fixed(bytes: &mut Bytes) -> Result<(SystemTime, u8), Malformed> {
+    if bytes.len() < FIXED {
         return Err(Malformed::Short(bytes.len()));
     }
-    let kind = bytes.get_u8();
-    if kind != PUBLICATION {
-        return Err(Malformed::Kind(kind));
-    }
     let since = Duration::from_micros(bytes.get_u64_le());
-    let published = UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH);
-    Ok(Envelope { published, publication: Publication::decode(bytes)? })
+    let flags = bytes.get_u8();
+    if flags & !(DELTA | EXCLUDE) != 0 {
+        return Err(Malformed::Flags(flags));
+    }
+    Ok((UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH), flags))
+}
+
+/// Reads a place; none where it is not 20 digits and eight letters.
+pub(super) fn decode_place(bytes: &[u8]) -> Option<Position> {
+    let (digits, letters) = bytes.split_at_checked(DIGITS)?;
+    let digits = digits.iter().all(u8::is_ascii_digit).then(|| std::str::from_utf8(digits).ok())??;
+    Some(Position::new(digits.parse().ok()?, Epoch::parse(letters)?))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
     use bytes::Bytes;
     use proptest::prelude::*;
-    use roomcast_shared::publication::{ClientInfo, Publication};
+    use roomcast_shared::{
+        event::{Event, Said},
+        position::{Epoch, Position},
+        publication::{ClientInfo, Publication},
+    };
 
-    use super::{Envelope, Malformed, decode, encode, encoded_len};
+    use super::{Envelope, Malformed, decode, decode_place, encode, encode_rest, encoded_len, rest_len};
 
-    fn encoded(publication: &Publication) -> Bytes {
+    fn moment() -> SystemTime {
+        UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_001)
+    }
+
+    fn encoded(event: &Event) -> Bytes {
         let mut out = Vec::new();
-        encode(publication, UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_001), &mut out);
-        assert_eq!(out.len(), encoded_len(publication));
+        encode(event, moment(), &mut out);
+        assert_eq!(out.len(), encoded_len(event));
         out.into()
+    }
+
+    /// What Redis publishes of a publication that it has numbered.
+    fn numbered(place: &str, said: &Said) -> Bytes {
+        let mut out = [b"\x02", place.as_bytes()].concat();
+        encode_rest(said, moment(), &mut out);
+        assert_eq!(out.len(), 1 + place.len() + rest_len(said));
+        out.into()
+    }
+
+    fn publication() -> Publication {
+        let info = ClientInfo { user: "ada".into(), client: "c1".into(), ..ClientInfo::default() };
+        Publication { data: Bytes::from_static(b"\0\xff{}"), info: Some(info), ..Default::default() }
     }
 
     #[test]
     fn what_is_encoded_decodes() {
-        let info = ClientInfo { user: "ada".into(), client: "c1".into(), ..ClientInfo::default() };
-        let publication = Publication { data: Bytes::from_static(b"\0\xff{}"), info: Some(info), ..Default::default() };
-        let published = UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_001);
-        assert_eq!(decode(encoded(&publication)), Ok(Envelope { published, publication }));
+        let info = ClientInfo { user: "ada".into(), chan_info: Bytes::from_static(b"{}"), ..ClientInfo::default() };
+        let said = Said { publication: publication(), epoch: None, delta: true, exclude: Some(u128::MAX - 7) };
+        for event in [publication().into(), said.into(), Event::Join(info.clone()), Event::Leave(info)] {
+            assert_eq!(decode(encoded(&event)), Ok(Envelope { published: moment(), event }));
+        }
+    }
+
+    #[test]
+    fn a_publication_that_redis_numbered_has_its_place() {
+        let mut said = Said { delta: true, exclude: Some(5), ..publication().into() };
+        let decoded = decode(numbered("18446744073709551615abcdEFGH", &said)).map(|envelope| envelope.event);
+        said.publication.offset = u64::MAX;
+        said.epoch = Epoch::parse(b"abcdEFGH");
+        assert_eq!(decoded, Ok(said.into()));
     }
 
     #[test]
     fn the_payload_is_not_copied() {
-        let whole = encoded(&Publication { data: Bytes::from_static(b"payload"), ..Default::default() });
-        let data = decode(whole.clone()).expect("just encoded").publication.data;
-        assert!(whole.as_ptr_range().contains(&data.as_ptr()));
+        let said = Said::from(Publication { data: Bytes::from_static(b"payload"), ..Default::default() });
+        for whole in [encoded(&said.clone().into()), numbered("00000000000000000007abcdefgh", &said)] {
+            let Event::Publication(said) = decode(whole.clone()).expect("just encoded").event else { panic!() };
+            assert!(whole.as_ptr_range().contains(&said.publication.data.as_ptr()));
+        }
     }
 
     #[test]
     fn odd_envelopes_are_named() {
-        assert_eq!(decode(Bytes::from_static(b"\x01")), Err(Malformed::Short(1)));
+        assert_eq!(decode(Bytes::new()), Err(Malformed::Short(0)));
+        assert_eq!(decode(Bytes::from_static(b"\x01")), Err(Malformed::Short(0)));
+        assert_eq!(decode(Bytes::from_static(b"\x02000")), Err(Malformed::Short(3)));
         assert_eq!(decode(Bytes::from_static(b"\x07\0\0\0\0\0\0\0\0")), Err(Malformed::Kind(7)));
-        let truncated = encoded(&Publication { data: Bytes::from_static(b"payload"), ..Default::default() });
-        assert!(matches!(decode(truncated.slice(..truncated.len() - 1)), Err(Malformed::Publication(_))));
+        assert_eq!(decode(Bytes::from_static(b"\x01\0\0\0\0\0\0\0\0\x04")), Err(Malformed::Flags(4)));
+        assert_eq!(decode(Bytes::from_static(b"\x03\0\0\0\0\0\0\0\0\x01")), Err(Malformed::Flags(1)));
+        assert_eq!(decode(Bytes::from_static(b"\x01\0\0\0\0\0\0\0\0\x02short")), Err(Malformed::Short(5)));
+        let said = Said::from(publication());
+        for odd in ["0000000000000000000xabcdefgh", "00000000000000000001abcdefg1", "99999999999999999999abcdefgh"] {
+            assert_eq!(decode(numbered(odd, &said)), Err(Malformed::Place));
+        }
+        let whole = encoded(&publication().into());
+        assert!(matches!(decode(whole.slice(..whole.len() - 1)), Err(Malformed::Event(_))));
+    }
+
+    #[test]
+    fn places_are_digits_and_letters() {
+        let epoch = Epoch::parse(b"abcdefgh").expect("eight letters");
+        assert_eq!(decode_place(b"00000000000000000042abcdefgh"), Some(Position::new(42, epoch)));
+        for odd in [&b""[..], b"42abcdefgh", b"+0000000000000000042abcdefgh", b"00000000000000000042abcdefgh "] {
+            assert_eq!(decode_place(odd), None);
+        }
     }
 
     proptest! {
         #[test]
         fn no_bytes_cause_a_panic(bytes: Vec<u8>) {
             let _ = decode(bytes.clone().into());
-            let _ = decode([&[1], bytes.as_slice()].concat().into());
+            for kind in 1..=4 {
+                let _ = decode([&[kind], bytes.as_slice()].concat().into());
+            }
+            let _ = decode([b"\x0200000000000000000001abcdefgh".as_slice(), &bytes].concat().into());
         }
     }
 }

@@ -1,6 +1,11 @@
 //! The one home of the names this system uses in Redis. Knows no connection and no command.
 
 /// Names in Redis, all under one prefix, so that several systems can share a server.
+///
+/// Keys of one room have the same text from the first brace on to the first closing one, so that a cluster keeps them in
+/// one slot. The dot after the brace is for rooms whose names begin with a closing brace: nothing between braces would not
+/// count. No two names are equal: what comes before the room tells the kind, and the only kind with something after the
+/// room tells its length first.
 #[derive(Debug)]
 pub(super) struct Keys {
     prefix: String,
@@ -16,6 +21,30 @@ impl Keys {
     /// The pub/sub channel of a room: `<prefix>.room.<room>`.
     pub(super) fn channel(&self, room: &str) -> String {
         format!("{}{room}", self.rooms)
+    }
+
+    /// What is known of a room's history beside its counter and publications: `<prefix>.meta.{.<room>}`.
+    pub(super) fn meta(&self, room: &str) -> String {
+        self.key("meta", room)
+    }
+
+    /// The counter of a room's history: `<prefix>.top.{.<room>}`.
+    pub(super) fn top(&self, room: &str) -> String {
+        self.key("top", room)
+    }
+
+    /// The publications of a room's history: `<prefix>.stream.{.<room>}`.
+    pub(super) fn stream(&self, room: &str) -> String {
+        self.key("stream", room)
+    }
+
+    /// What became of the publication with that idempotency key: `<prefix>.result.<bytes of key>.{.<room>}.<key>`.
+    pub(super) fn result(&self, room: &str, key: &str) -> String {
+        format!("{}.result.{}.{{.{room}}}.{key}", self.prefix, key.len())
+    }
+
+    fn key(&self, kind: &str, room: &str) -> String {
+        [&self.prefix, ".", kind, ".{.", room, "}"].concat()
     }
 
     /// The room of a channel, if it is one of ours.
@@ -58,6 +87,25 @@ mod tests {
         let keys = Keys::new("roomcast");
         assert_eq!(keys.channel("news:ä"), "roomcast.room.news:ä");
         assert_eq!(keys.room(keys.channel("news:ä").as_bytes()), Some("news:ä"));
+    }
+
+    /// The part of a key that decides on its slot, as Redis Cluster has it.
+    fn tag(key: &str) -> &str {
+        let inner = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+        inner.map_or(key, |(tag, _)| if tag.is_empty() { key } else { tag })
+    }
+
+    #[test]
+    fn keys_of_a_room_are_in_one_slot() {
+        let keys = Keys::new("roomcast");
+        assert_eq!(keys.stream("news:a"), "roomcast.stream.{.news:a}");
+        assert_eq!(keys.result("news:a", "k 1"), "roomcast.result.3.{.news:a}.k 1");
+        for room in ["news:a", "", "}", "{}", "}{", "a}b", "{a}", "{.a}.k"] {
+            let all = [keys.meta(room), keys.top(room), keys.stream(room), keys.result(room, "{k}")];
+            let tags: Vec<_> = all.iter().map(|key| tag(key)).collect();
+            assert!(tags.iter().all(|tag| *tag == tags[0] && tag.len() < all[0].len()), "{tags:?}");
+        }
+        assert_ne!(keys.result("a", "b}.c"), keys.result("a}.b", "c"));
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use prometheus::Histogram;
+use prometheus::{Histogram, IntCounter};
 use redis::{Cmd, RedisWrite};
-use roomcast_shared::{event::Event, publication::Publication};
+use roomcast_shared::event::Event;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -16,19 +16,20 @@ use self::{
     control::Listening,
     dial::Target,
     keys::Keys,
-    publish::Publishing,
-    queue::{Bounds, Queue, Size},
+    publish::{Publish, Publishing},
+    queue::{Answered, Bounds, Queue, Size},
     rooms::Rooms,
     subscribe::Subscriber,
     writer::Writer,
 };
-use super::{Answer, BrokerError, Health, PubSub};
+use super::{Answer, Appended, BrokerError, Health, PubSub};
 use crate::{hub::Deliver, metrics::Metrics};
 
 mod commands;
 mod control;
 mod dial;
 mod envelope;
+mod history;
 mod keys;
 mod link;
 mod outage;
@@ -95,13 +96,14 @@ pub enum ConfigError {
 pub struct RedisBroker {
     keys: Arc<Keys>,
     rooms: Arc<Rooms>,
-    queue: Arc<Queue<Cmd, ()>>,
+    queue: Arc<Queue<Publish, Appended>>,
     commands: Commands,
     control: Arc<Listening>,
     pool: deadpool_redis::Pool,
     io_timeout: Duration,
     subscribe_latency: Histogram,
-    publish_errors: prometheus::IntCounter,
+    publish_errors: IntCounter,
+    malformed: IntCounter,
 }
 
 impl RedisBroker {
@@ -127,6 +129,7 @@ impl RedisBroker {
             io_timeout: options.io_timeout,
             subscribe_latency: metrics.broker_latency.with_label_values(&["subscribe"]),
             publish_errors: metrics.broker_published.with_label_values(&["error"]),
+            malformed: metrics.broker_malformed.clone(),
         });
         let (io_timeout, queue, commands) = (options.io_timeout, Arc::clone(&broker.queue), broker.commands.queue());
         let publisher = Writer { queue, target: target.clone(), io_timeout, purpose: Publishing::new(&metrics) };
@@ -160,27 +163,28 @@ impl RedisBroker {
         self.pool.close();
     }
 
-    fn command(&self, room: &str, publication: &Publication) -> (Cmd, usize) {
+    /// Publishes without the help of a script.
+    fn plain(&self, room: &str, event: &Event) -> Answered<Appended> {
         let channel = self.keys.channel(room);
-        let length = envelope::encoded_len(publication);
-        let mut command = Cmd::with_capacity(3, "PUBLISH".len() + channel.len() + length);
+        let bytes = envelope::encoded_len(event);
+        let mut command = Cmd::with_capacity(3, "PUBLISH".len() + channel.len() + bytes);
         command.arg("PUBLISH").arg(channel);
-        envelope::encode(publication, SystemTime::now(), command.bufmut_for_next_arg(length));
-        (command, length)
+        envelope::encode(event, SystemTime::now(), command.bufmut_for_next_arg(bytes));
+        self.push(Publish::Plain(command), Size { bytes, answer: 0 })
+    }
+
+    fn push(&self, publish: Publish, size: Size) -> Answered<Appended> {
+        let pushed = self.queue.push(publish, size);
+        if pushed.is_err() {
+            self.publish_errors.inc();
+        }
+        pushed
     }
 }
 
 impl PubSub for RedisBroker {
     fn publish(&self, room: &str, event: Event) -> Answer<()> {
-        let Event::Publication(said) = event else { return Answer::Now(Ok(())) };
-        let (command, bytes) = self.command(room, &said.publication);
-        match self.queue.push(command, Size { bytes, answer: 0 }) {
-            Ok(receiver) => Answer::Later(Box::pin(async { receiver.await.unwrap_or(Err(BrokerError::Disconnected)) })),
-            Err(error) => {
-                self.publish_errors.inc();
-                Answer::Now(Err(error))
-            }
-        }
+        queue::answer(self.plain(room, &event), |_| Ok(()))
     }
 
     fn subscribe(&self, room: &Arc<str>) -> Answer<()> {

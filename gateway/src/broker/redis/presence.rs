@@ -10,7 +10,8 @@ use roomcast_shared::publication::ClientInfo;
 
 use super::{
     BrokerError, RedisBroker,
-    commands::{Commands, Operation, answer},
+    commands::{Commands, Operation},
+    queue::answer,
     script::Script,
 };
 use crate::broker::{Answer, Count, Members, Presence};

@@ -9,7 +9,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::BrokerError;
+use super::{Answer, BrokerError};
 
 /// Calls in one pipeline at most.
 pub(super) const MAX_BATCH: usize = 256;
@@ -18,6 +18,9 @@ const MAX_BATCH_BYTES: usize = 1 << 20;
 
 /// What became of a call.
 pub(super) type Outcome<A> = Result<A, BrokerError>;
+
+/// Brings what became of a call that was taken; [`answer`] makes of it what callers of a broker wait for.
+pub(super) type Answered<A> = Result<oneshot::Receiver<Outcome<A>>, BrokerError>;
 
 /// One call on its way to Redis.
 pub(super) struct Call<Q, A> {
@@ -73,7 +76,7 @@ impl<Q, A> Queue<Q, A> {
     }
 
     /// Queues a call.
-    pub(super) fn push(&self, request: Q, size: Size) -> Result<oneshot::Receiver<Outcome<A>>, BrokerError> {
+    pub(super) fn push(&self, request: Q, size: Size) -> Answered<A> {
         let made = Instant::now();
         let (answer, receiver) = oneshot::channel();
         let mut state = self.state.lock();
@@ -151,5 +154,20 @@ impl<Q, A> Queue<Q, A> {
         let mut state = self.state.lock();
         state.closed = true;
         std::mem::take(&mut state.calls)
+    }
+}
+
+/// What a call comes to, read by `read`.
+pub(super) fn answer<A: Send + 'static, T: 'static>(
+    pushed: Answered<A>,
+    read: impl FnOnce(A) -> Outcome<T> + Send + 'static,
+) -> Answer<T> {
+    match pushed {
+        Ok(receiver) => {
+            Answer::Later(Box::pin(
+                async move { receiver.await.unwrap_or(Err(BrokerError::Disconnected)).and_then(read) },
+            ))
+        }
+        Err(error) => Answer::Now(Err(error)),
     }
 }

@@ -18,8 +18,15 @@ pub(super) struct Script {
     digest: OnceLock<String>,
 }
 
+/// Publishes, and numbers, keeps and guards what is published.
+pub(super) static APPEND: Script = Script::new(include_str!("lua/append.lua"));
+/// Reads a part of a history.
+pub(super) static READ: Script = Script::new(include_str!("lua/read.lua"));
+
 /// Every script there is, so that each connection can bring them all along.
-static ALL: [&Script; 7] = [
+static ALL: [&Script; 9] = [
+    &APPEND,
+    &READ,
     &presence::PUT,
     &presence::LEAVE,
     &presence::COUNT,
@@ -30,18 +37,23 @@ static ALL: [&Script; 7] = [
 ];
 
 impl Script {
-    /// A script of that text; it has to be one of those that every connection brings along.
     pub(super) const fn new(text: &'static str) -> Self {
         Self { text, digest: OnceLock::new() }
     }
 
     /// Begins a call of the script with these keys; arguments may follow.
     pub(super) fn call(&self, keys: &[&str]) -> Cmd {
-        let mut command = Cmd::new();
-        command.arg("EVALSHA").arg(self.digest()).arg(keys.len());
+        let mut command = self.call_with(keys.len());
         for key in keys {
             command.arg(key);
         }
+        command
+    }
+
+    /// Begins a call of the script with so many keys, which have to follow.
+    pub(super) fn call_with(&self, keys: usize) -> Cmd {
+        let mut command = Cmd::new();
+        command.arg("EVALSHA").arg(self.digest()).arg(keys);
         command
     }
 

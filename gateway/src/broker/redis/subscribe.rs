@@ -238,7 +238,7 @@ impl<'a> Connection<'a> {
                 // Clocks of two nodes differ: what seems to come from the future took no time.
                 let lag = SystemTime::now().duration_since(envelope.published).unwrap_or_default();
                 self.lag.observe(lag.as_secs_f64());
-                Some(self.subscriber.deliver.deliver(room, envelope.publication.into()))
+                Some(self.subscriber.deliver.deliver(room, envelope.event))
             }
             Err(error) => {
                 self.malformed(&error);
