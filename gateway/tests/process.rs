@@ -337,7 +337,7 @@ async fn what_clients_say_and_what_they_prove_themselves_with_is_never_logged() 
         ("ROOMCAST_ROOMS_ALLOW_PUBLISH_FOR_CLIENT", "true"),
     ]);
     let (clients, internal) = process.listens().await;
-    process.until("Redis", |process| (process.err().matches("connected to Redis").count() == 2).then_some(())).await;
+    process.until("Redis", |process| (process.err().matches("connected to Redis").count() == 3).then_some(())).await;
     let expired = token(&json!({"sub": "ann", "exp": 1_000, "info": {"x": MARK}}));
     let not_yet = token(&json!({"sub": "ann", "nbf": 9_000_000_000_u64}));
     // Of a token that is signed the log may quote the claim at fault, and nothing else.

@@ -11,8 +11,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cli,
-    config::{Auth, Loaded, Sources},
+    cli::{self, Outcome},
+    config::{Auth, Loaded, Settings, Sources},
     session::Context,
 };
 
@@ -41,7 +41,8 @@ impl Reload {
 
     async fn reload_when_due(mut self) {
         let watched = self.sources.settings_file().filter(|_| self.loaded.settings.reload);
-        let mut content = digest(watched.clone()).await;
+        // The file may have changed since it was read at the start: the first look takes it as it is then.
+        let mut content = None;
         let mut looks = interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -51,16 +52,33 @@ impl Reload {
                     let now = digest(watched.clone()).await;
                     // A file that cannot be read just now is about to be replaced, or will be complained of at SIGHUP.
                     if now.is_some() && now != content {
+                        let first = content.is_none();
                         content = now;
-                        self.reload("the settings file has changed");
+                        if !first || self.differs() {
+                            self.reload("the settings file has changed");
+                        }
                     }
                 }
             }
         }
     }
 
+    /// The settings as they are written now. A secret that development mode made up stays.
+    fn load(&self) -> Result<Loaded, Outcome> {
+        let mut loaded = cli::load(&self.sources)?;
+        if loaded.development && self.loaded.development {
+            loaded.settings.auth.clone_from(&self.loaded.settings.auth);
+        }
+        Ok(loaded)
+    }
+
+    fn differs(&self) -> bool {
+        let (now, node_name) = (self.load(), &self.loaded.settings.node_name);
+        now.map_or(true, |now| Settings { node_name: node_name.clone(), ..now.settings } != self.loaded.settings)
+    }
+
     fn reload(&mut self, why: &str) {
-        let loaded = match cli::load(&self.sources) {
+        let loaded = match self.load() {
             Ok(loaded) => loaded,
             Err(faults) => {
                 return tracing::error!("{why}, but the settings of before stay: {}", faults.stderr.trim_end());

@@ -40,6 +40,7 @@ mod queue;
 mod resp;
 mod rooms;
 mod script;
+mod stream;
 mod subscribe;
 mod writer;
 

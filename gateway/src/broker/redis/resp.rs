@@ -80,6 +80,15 @@ pub(super) fn next(buffer: &mut BytesMut) -> Result<Next, Malformed> {
     }))
 }
 
+/// Writes a command.
+pub(super) fn write_command(out: &mut Vec<u8>, verb: &[u8], words: &[&[u8]]) {
+    write_head(out, words.len() + 1);
+    write_word(out, verb);
+    for word in words {
+        write_word(out, word);
+    }
+}
+
 /// Writes the head of a command of so many words; the words follow by [`write_word`].
 pub(super) fn write_head(out: &mut Vec<u8>, words: usize) {
     write_length(out, b'*', words);

@@ -11,7 +11,6 @@ use std::{
 use bytes::BytesMut;
 use prometheus::local::{LocalHistogram, LocalIntCounter};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     sync::oneshot,
     time::{sleep, sleep_until, timeout},
 };
@@ -26,14 +25,12 @@ use super::{
     outage::Outage,
     resp::{self, Frame, Message, Next},
     rooms::{self, Outcome, Rooms},
+    stream::{self, READ_BUFFER},
 };
 use crate::{
     hub::{Deliver, Delivered},
     metrics::Metrics,
 };
-
-/// Size of a read buffer. A publication that somebody keeps also keeps the buffer it arrived in.
-const READ_BUFFER: usize = 64 << 10;
 
 /// What the task works with, over all its connections.
 pub(super) struct Subscriber {
@@ -186,8 +183,8 @@ impl<'a> Connection<'a> {
             let deadline = self.deadline();
             tokio::select! {
                 biased;
-                read = read(&mut self.stream, &mut self.input, missing) => {
-                    read?;
+                read = stream::read(&mut self.stream, &mut self.input, missing) => {
+                    heard(read)?;
                     self.last_heard = Instant::now();
                     missing = self.take_frames().await?;
                 }
@@ -198,7 +195,7 @@ impl<'a> Connection<'a> {
     }
 
     async fn read(&mut self, missing: usize) -> Result<(), Lost> {
-        read(&mut self.stream, &mut self.input, missing).await
+        heard(stream::read(&mut self.stream, &mut self.input, missing).await)
     }
 
     /// Takes every whole frame from the buffer; gives how many bytes the next one lacks at least.
@@ -358,11 +355,7 @@ impl<'a> Connection<'a> {
     }
 
     fn command(&mut self, verb: &[u8], words: &[&[u8]]) {
-        resp::write_head(&mut self.output, words.len() + 1);
-        resp::write_word(&mut self.output, verb);
-        for word in words {
-            resp::write_word(&mut self.output, word);
-        }
+        resp::write_command(&mut self.output, verb, words);
     }
 
     async fn write(&mut self) -> Result<(), Lost> {
@@ -371,11 +364,7 @@ impl<'a> Connection<'a> {
         }
         let output = std::mem::take(&mut self.output);
         let stuck = |_| Lost::Silent(self.subscriber.io_timeout);
-        let stream = &mut self.stream;
-        let written = async {
-            stream.write_all(&output).await?;
-            stream.flush().await
-        };
+        let written = stream::write(&mut self.stream, &output);
         Ok(timeout(self.subscriber.io_timeout, written).await.map_err(stuck)??)
     }
 
@@ -410,16 +399,6 @@ fn confirm(subscriber: &Subscriber, channel: &[u8], rooms: &mut VecDeque<Arc<str
     Ok(())
 }
 
-/// Reads what there is, with room for `missing` bytes at least. A large message gets its own buffer, which is given up
-/// with it.
-async fn read(stream: &mut Box<dyn Io>, input: &mut BytesMut, missing: usize) -> Result<(), Lost> {
-    if input.capacity() - input.len() < missing.max(READ_BUFFER / 16) {
-        let mut buffer = BytesMut::with_capacity((input.len() + missing).max(READ_BUFFER));
-        buffer.extend_from_slice(input);
-        *input = buffer;
-    }
-    match stream.read_buf(input).await? {
-        0 => Err(Lost::Closed),
-        _ => Ok(()),
-    }
+fn heard(read: io::Result<usize>) -> Result<(), Lost> {
+    if read? == 0 { Err(Lost::Closed) } else { Ok(()) }
 }
