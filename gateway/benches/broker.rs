@@ -20,14 +20,14 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::future::join_all;
 use roomcast::{
     broker::{
-        PubSub,
+        Append, BrokerError, History, Keep, PubSub,
         redis::{RedisBroker, RedisOptions},
     },
     hub::{Deliver, Delivered},
     metrics::Metrics,
 };
 use roomcast_shared::{
-    event::Event,
+    event::{Event, Said},
     publication::{ClientInfo, Publication},
 };
 use tokio::sync::Notify;
@@ -87,19 +87,29 @@ impl Setting {
         assert!(self.runtime.block_on(join_all(answers)).iter().all(Result::is_ok));
     }
 
-    /// Publishes a round from two tasks, each with many publishes unanswered.
-    fn publish(&self) {
+    /// Publishes a round from two tasks, each with many publishes unanswered; into histories, where there is an `append`.
+    fn publish(&self, append: Option<&Append>) {
         let tasks = (0..2).map(|task| {
-            let (broker, rooms) = (Arc::clone(&self.broker), self.rooms.clone());
+            let (broker, rooms, append) = (Arc::clone(&self.broker), self.rooms.clone(), append.cloned());
             self.runtime.spawn(async move {
                 for burst in 0..ROUND as usize / 2 / 1000 {
-                    let number = |index| task + burst * 1000 + index;
-                    let answers = (0..1000).map(|i| broker.publish(&rooms[number(i) % ROOMS], publication()).wait());
-                    assert!(join_all(answers).await.iter().all(Result::is_ok));
+                    let room = |index| &rooms[(task + burst * 1000 + index) % ROOMS];
+                    match &append {
+                        None => all((0..1000).map(|i| broker.publish(room(i), said().into()).wait())).await,
+                        Some(append) => all((0..1000).map(|i| broker.append(room(i), said(), append).wait())).await,
+                    }
                 }
             })
         });
         self.runtime.block_on(join_all(tasks)).into_iter().for_each(|done| done.unwrap());
+    }
+
+    /// The same, and this process receives it all.
+    fn publish_and_receive(&self, append: Option<&Append>) {
+        self.counter.count.store(0, Ordering::Relaxed);
+        self.counter.awaited.store(ROUND as usize, Ordering::Relaxed);
+        self.publish(append);
+        self.runtime.block_on(self.counter.reached.notified());
     }
 
     /// Has the server itself publish a round from within, so that this process only receives.
@@ -112,8 +122,13 @@ impl Setting {
     }
 }
 
+/// Waits for all of them, none of which may fail.
+async fn all<T>(answers: impl Iterator<Item = impl Future<Output = Result<T, BrokerError>>>) {
+    assert!(join_all(answers).await.iter().all(Result::is_ok));
+}
+
 /// 128 bytes of JSON from a client.
-fn publication() -> Event {
+fn said() -> Said {
     let publication = Publication {
         data: Bytes::from_static(&[b'1'; 128]),
         info: Some(ClientInfo { user: "ada".to_owned(), client: "0123456789abcdef".to_owned(), ..Default::default() }),
@@ -170,8 +185,13 @@ fn measure(criterion: &mut Criterion, name: &str, mut round: impl FnMut()) {
 
 fn benches(criterion: &mut Criterion) {
     let setting = Setting::new();
-    measure(criterion, "publish", || setting.publish());
+    let keep = Keep { size: 100, ttl: Duration::from_secs(300), meta_ttl: Duration::from_secs(30 * 24 * 3600) };
+    let append = Append { keep: Some(keep), ..Append::default() };
+    measure(criterion, "publish", || setting.publish(None));
+    measure(criterion, "append (history 100)", || setting.publish(Some(&append)));
     setting.hear();
+    measure(criterion, "publish, heard", || setting.publish_and_receive(None));
+    measure(criterion, "append (history 100), heard", || setting.publish_and_receive(Some(&append)));
     let script = load_script(&setting.server);
     measure(criterion, "receive", || setting.receive(&script));
 }
