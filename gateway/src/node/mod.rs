@@ -16,11 +16,15 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broker::{Answer, BrokerError, Health, PubSub},
+    broker::{Answer, BrokerError, Health, Presence, PubSub, memory::MemoryPresence},
     hub::{Aside, Hub, Outbox, Room, Seat, SeatId},
 };
 
 pub mod cluster;
+mod presence;
+
+use self::presence::Attendance;
+pub use self::presence::Present;
 
 const SHARDS: usize = 64;
 
@@ -32,6 +36,7 @@ pub struct Node {
     name: Arc<str>,
     hub: Arc<Hub>,
     broker: Arc<dyn PubSub>,
+    attendance: Attendance,
     memberships: Box<[Mutex<Memberships>]>,
     hasher: RandomState,
     leaving: Mutex<VecDeque<(Instant, Arc<str>)>>,
@@ -61,18 +66,27 @@ pub struct Hold {
 }
 
 impl Node {
-    /// A node of that name over its hub and its broker.
+    /// A node of that name over its hub and its broker. Presence is kept within it, for a minute at a time, unless
+    /// [`Node::with_presence`] says otherwise.
     pub fn new(name: &str, hub: Arc<Hub>, broker: Arc<dyn PubSub>) -> Self {
         let hasher = RandomState::default();
         Self {
             name: Arc::from(name),
             hub,
             broker,
+            attendance: Attendance::new(Arc::new(MemoryPresence::new()), Duration::from_mins(1)),
             memberships: (0..SHARDS).map(|_| Mutex::new(Memberships::with_hasher(hasher.clone()))).collect(),
             hasher,
             leaving: Mutex::default(),
             left: Notify::new(),
         }
+    }
+
+    /// Keeps presence in `store`, for `ttl` at a time: so long a client stays present after its node has ended without
+    /// saying so.
+    #[must_use]
+    pub fn with_presence(self, store: Arc<dyn Presence>, ttl: Duration) -> Self {
+        Self { attendance: Attendance::new(store, ttl), ..self }
     }
 
     /// The name of this node, unique in the cluster.

@@ -58,8 +58,6 @@ impl Cluster {
                 Some(message) = inbox.recv() => self.hear(message),
             }
         }
-        // Where nobody said goodbye before; it may be too late for it.
-        drop(self.leave());
     }
 
     /// Answers the questions of other nodes, one after the other, until the stop.
