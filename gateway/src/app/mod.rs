@@ -13,9 +13,13 @@ use crate::{
     broker::{Broker, memory::MemoryBroker, redis::RedisBroker, redis::RedisOptions},
     cli,
     config::{Loaded, Settings, Sources},
+    hooks::Hooks,
     hub::{Deliver, Hub},
     metrics::Metrics,
-    node::{Node, Watch},
+    node::{
+        Node, Watch,
+        cluster::{self, Cluster, Floors},
+    },
     ops::Readiness,
     session::{Context, Gate},
     shutdown::Stoppable,
@@ -80,22 +84,22 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<Running> {
 
     let hub = Arc::new(Hub::new(settings.hub.inbox_size, metrics.clone(), services.clone()));
     let broker = broker(&settings, hub.clone(), &metrics, &services, &serving)?;
+    let control = broker.control.clone();
     let node = Node::new(&settings.node_name, hub, broker, services.clone());
     let node = Arc::new(node.with_presence_ttl(settings.channel.presence_ttl));
     services.spawn(node.clone().leave_empty_rooms(serving.clone()));
     services.spawn(node.clone().keep_presence(settings.channel.presence_update_interval, serving.clone()));
 
-    let context = Arc::new(Context::new(
-        node.clone(),
-        verifier(&settings, &services, &serving)?,
-        settings.clone(),
-        metrics.clone(),
-    ));
+    let verifier = verifier(&settings, &services, &serving)?;
+    let context = Context::new(node.clone(), verifier, settings.clone(), metrics.clone());
+    let context = Arc::new(context.with_hooks(Hooks::new(&settings, &metrics)?));
+    let floors = Floors { hub: node.hub().clone(), control, local: context.clone(), facts: context.clone() };
+    let cluster = Cluster::start(cluster::Options::new(&*settings.node_name), floors, &services, &serving);
     services.spawn(node.clone().watch_positions(watch(&context), serving.clone()));
     let limits = &settings.client;
     let gate = Gate::new(limits.connection_limit, limits.connection_rate_limit, metrics.connections.clone());
     let readiness = Readiness::new(node, gate.clone(), metrics, settings.ready.broker_grace);
-    let entrance = Entrance::new(context.clone(), gate, connections.clone(), None);
+    let entrance = Entrance::new(context.clone(), gate, connections.clone(), Some(cluster));
 
     let limits = settings.shutdown.clone();
     let stoppable = Stoppable { readiness, context, accepting, serving, connections, services, limits };

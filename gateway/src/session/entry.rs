@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use roomcast_shared::{
+    claims::Verbs,
     event::Event,
     protocol::{
         code::{Disconnect, ErrorCode},
@@ -14,9 +15,15 @@ use roomcast_shared::{
     publication::{ClientInfo, Publication},
 };
 
-use super::{Context, Extra, Replies, Session, Subscription, recover::Seen, terms::Terms};
+use super::{
+    Context, Extra, Replies, Session, Subscription,
+    expiry::{Expiry, Lease},
+    recover::Seen,
+    terms::Terms,
+};
 use crate::{
     broker::{Answer, BrokerError, Slice},
+    config::RoomRules,
     hub::{Aside, GroupKey, Room, Seat},
     node::{Ask, Hold, Present},
 };
@@ -35,8 +42,30 @@ pub(super) struct Entry {
     pub(super) info: Bytes,
     /// What a token or the backend has to say to the client.
     pub(super) data: Bytes,
+    /// When the client is out again.
+    pub(super) expiry: Expiry,
+    /// What it may do there beside what the rules say.
+    pub(super) allow: Verbs,
     /// It was tried before, and what was said meanwhile could not be joined to what was read.
     pub(super) again: bool,
+}
+
+impl Entry {
+    /// A room that somebody else than the client wants it in, by the rules of nobody yet.
+    pub(super) fn server_side(room: String, info: Bytes, data: Bytes) -> Self {
+        Self {
+            room,
+            terms: Terms::granted(&RoomRules::default(), None),
+            seen: Seen::default(),
+            hears: GroupKey::default(),
+            origin: Origin::Server,
+            info,
+            data,
+            expiry: Expiry::default(),
+            allow: Verbs::default(),
+            again: false,
+        }
+    }
 }
 
 /// Who put a client into a room.
@@ -135,9 +164,21 @@ impl Session {
         result.data = std::mem::take(&mut entry.data);
         let room = hold.room().name().clone();
         let (terms, origin, delta) = (entry.terms, entry.origin, entry.hears.delta);
-        let extra = Extra::of(entry.info, present);
+        let lease = self.lease_of(&room, entry.expiry, &mut result);
+        self.watch(lease);
+        let extra = Extra { info: entry.info, present, lease, allow: entry.allow }.kept();
         self.keep(Subscription { hold, seat, terms, origin, spoke: false, extra });
         Ok(Seated { result, room, missed, delta, announced: terms.announced })
+    }
+
+    /// Until when a subscription is good; a client that has to see to it itself is told.
+    fn lease_of(&self, room: &str, expiry: Expiry, result: &mut SubscribeResult) -> Option<Lease> {
+        let ttl = expiry.ttl()?;
+        let asks = self.hook_of(room).is_some();
+        if !asks {
+            (result.expires, result.ttl) = (true, ttl);
+        }
+        Lease::new(expiry, asks, self.context.settings.client.expired_sub_close_delay)
     }
 
     fn seat(&self, entry: &Entry, room: &Room) -> Result<Seat, NoSeat> {

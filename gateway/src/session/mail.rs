@@ -20,15 +20,15 @@ impl Session {
         self.answer(|session, replies| mail.into_iter().try_for_each(|mail| session.told(mail, replies)))
     }
 
-    fn told(&mut self, mail: Mail, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
+    pub(super) fn told(&mut self, mail: Mail, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
+        let Some(mail) = self.defer(mail)? else { return Ok(()) };
         match mail {
             Mail::Lost { room } | Mail::Slow { room } => self.lost_seat(&room, replies),
-            Mail::Unsubscribe { room, how } => self.put_out(&room, how, replies),
+            Mail::Unsubscribe { room, how } => self.send_out(&room, how, replies),
             Mail::Commands(frame) => self.take_commands(&frame, replies),
-            Mail::Subscribe(_) | Mail::Refresh(_) => {
-                tracing::debug!("the session was told what nothing here does");
-                Ok(())
-            }
+            Mail::Subscribe(order) => self.put_in(*order, replies),
+            Mail::Refresh(order) => self.end_at(*order, replies),
+            Mail::Recheck => self.check_revoked(),
         }
     }
 
@@ -46,7 +46,7 @@ impl Session {
         }
     }
 
-    fn put_out(&mut self, room: &Arc<str>, how: Unsubscribe, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
+    pub(super) fn put_out(&mut self, room: &Arc<str>, how: Unsubscribe, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
         let Some(place) = self.place_of(room) else { return Ok(()) };
         let mut subscription = self.subscriptions.swap_remove(place);
         self.give_up(&mut subscription);

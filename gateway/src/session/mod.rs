@@ -11,7 +11,6 @@ use std::{
     task::{Context as TaskContext, Poll},
 };
 
-use bytes::Bytes;
 use roomcast_shared::{
     claims::{Caps, ConnectClaims},
     event::Event,
@@ -24,22 +23,38 @@ use roomcast_shared::{
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::hub::{Identity, Outbox, SeatId, Wire};
+use crate::{
+    hooks::PassedHeaders,
+    hub::{Identity, Outbox, SeatId, Wire},
+    node::Hold,
+};
 
+mod arrival;
 mod connect;
 mod context;
 mod dispatch;
 mod entry;
+mod expiry;
 mod gate;
+mod grant;
 mod history;
 mod keepalive;
+mod local;
 mod mail;
+mod orders;
 mod pending;
+mod personal;
+mod presence;
 mod publish;
+mod publish_hook;
+mod rare;
 mod recover;
 mod refresh;
+mod revoked;
+mod rpc;
 mod rules;
 mod secret;
+mod sub_refresh;
 mod subscribe;
 mod terms;
 mod uni;
@@ -50,13 +65,13 @@ pub use context::Context;
 pub use gate::{Gate, GateClosed, Place};
 pub use keepalive::Heartbeat;
 pub use publish::is_fit;
+pub use revoked::Revoked;
 
 use entry::Origin;
 use keepalive::Clock;
 use pending::{Busy, Done, Pending};
+use rare::{Extra, Rare};
 use terms::Terms;
-
-use crate::node::{Hold, Present};
 
 thread_local! {
     /// Replies gather here while commands run, so that a connection holds no buffer of its own.
@@ -76,6 +91,8 @@ pub struct Admission {
     pub bearer: Option<Box<ConnectClaims>>,
     /// Address of the client, behind trusted proxies.
     pub address: IpAddr,
+    /// What the backend is told of the headers of its request.
+    pub headers: Option<Arc<PassedHeaders>>,
 }
 
 /// One client's protocol state.
@@ -94,11 +111,16 @@ pub struct Session {
     pending: Option<Box<Pending>>,
     /// What is left of a frame whose next command has to wait.
     backlog: Option<Box<[u8]>>,
+    /// It came without a token, so that none of it can be revoked.
+    tokenless: bool,
+    rare: Option<Box<Rare>>,
 }
 
 enum Stage {
     /// Nothing came yet.
     Fresh,
+    /// The backend is being asked who it is.
+    Asking,
     /// `connect` was accepted; its server-side rooms are being entered.
     Connecting(Arc<Identity>),
     /// Open to every command.
@@ -116,14 +138,6 @@ struct Subscription {
     /// The client said something here, and may be on its way out before it has heard it.
     spoke: bool,
     extra: Option<Box<Extra>>,
-}
-
-/// What few subscriptions have.
-struct Extra {
-    /// What a token says of the client in this room, JSON; empty for nothing.
-    info: Bytes,
-    /// Keeps the client among those who are in the room.
-    present: Option<Present>,
 }
 
 /// What became of a command.
@@ -165,6 +179,8 @@ impl Session {
             clock,
             pending: None,
             backlog: None,
+            tokenless: true,
+            rare: Rare::with_headers(admission.headers),
         }
     }
 
@@ -197,6 +213,11 @@ impl Session {
         self.backlog.is_some()
     }
 
+    /// Whether anything has begun that goes on by [`Session::poll_pending`].
+    pub fn is_waiting(&self) -> bool {
+        self.pending.is_some()
+    }
+
     /// Goes on with commands that the broker has answered. Ready only where the connection has to be closed.
     pub fn poll_pending(&mut self, task: &mut TaskContext<'_>) -> Poll<Disconnect> {
         while let Some(pending) = &mut self.pending {
@@ -206,6 +227,7 @@ impl Session {
                 Poll::Ready(Some(done)) => {
                     let result = self.answer(|session, replies| {
                         session.finish(done, replies)?;
+                        session.take_deferred(replies)?;
                         session.run_backlog(replies)
                     });
                     if let Err(disconnect) = result {
@@ -219,7 +241,9 @@ impl Session {
 
     /// When [`Session::tick`] has something to do next.
     pub fn deadline(&self) -> Instant {
-        self.clock.deadline(matches!(self.stage, Stage::Connected(_)))
+        let connected = matches!(self.stage, Stage::Connected(_));
+        let deadline = self.clock.deadline(connected);
+        self.next_lease().filter(|_| connected).map_or(deadline, |due| due.min(deadline))
     }
 
     /// Does what is due: pings, and ends what took too long.
@@ -228,6 +252,12 @@ impl Session {
     /// The code with which the connection has to be closed.
     pub fn tick(&mut self, now: Instant) -> Result<(), Disconnect> {
         let connected = matches!(self.stage, Stage::Connected(_));
+        if connected && self.next_lease().is_some_and(|due| due <= now) {
+            self.answer(|session, replies| session.end_leases(now, replies))?;
+        }
+        if connected && self.clock.is_expired(now) && self.refreshes_by_hook() {
+            self.ask_whether_to_go_on();
+        }
         let ping = self.clock.tick(now, connected, self.backlog.is_some())?;
         if let Some(ping) = ping {
             self.outbox.write(ping);
@@ -267,7 +297,7 @@ impl Session {
     fn identity(&self) -> Option<&Arc<Identity>> {
         match &self.stage {
             Stage::Connected(identity) | Stage::Connecting(identity) => Some(identity),
-            Stage::Fresh | Stage::Refused => None,
+            Stage::Fresh | Stage::Asking | Stage::Refused => None,
         }
     }
 
@@ -283,8 +313,14 @@ impl Session {
                 None => false,
                 // Publications keep their order on their own; nothing else may overtake.
                 Some(Busy::Publishing) => !publishes,
-                Some(Busy::Subscribing | Busy::Leaving) => true,
+                Some(Busy::Subscribing | Busy::Asking | Busy::Leaving) => true,
             }
+    }
+
+    /// Whether as many commands wait as may.
+    fn is_busy(&self) -> bool {
+        let limit = self.context.settings.client.pending_commands;
+        self.pending.as_ref().is_some_and(|pending| pending.is_full(limit))
     }
 
     fn pending(&mut self) -> &mut Pending {
@@ -299,6 +335,7 @@ impl Drop for Session {
         for mut subscription in std::mem::take(&mut self.subscriptions) {
             self.give_up(&mut subscription);
         }
+        self.lay_down();
         self.context.node.hub().sessions.close(self.client);
     }
 }
@@ -333,26 +370,6 @@ impl Replies<'_> {
                 self.put_push(Push { channel, leave, ..Push::default() })
             }
         }
-    }
-}
-
-impl Subscription {
-    /// What a token says of the client in this room; empty for nothing.
-    fn info(&self) -> Bytes {
-        self.extra.as_ref().map(|extra| extra.info.clone()).unwrap_or_default()
-    }
-
-    fn leave_presence(&mut self) {
-        if let Some(extra) = &mut self.extra {
-            extra.present = None;
-        }
-    }
-}
-
-impl Extra {
-    /// Nothing where there is nothing to keep.
-    fn of(info: Bytes, present: Option<Present>) -> Option<Box<Self>> {
-        (!info.is_empty() || present.is_some()).then(|| Box::new(Self { info, present }))
     }
 }
 

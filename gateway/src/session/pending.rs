@@ -7,15 +7,16 @@ use std::{
 };
 
 use futures_util::stream::{FuturesUnordered, Stream};
-use roomcast_shared::{position::Position, protocol::command::StreamPosition};
+use roomcast_shared::{
+    position::Position,
+    protocol::{code::Disconnect, command::StreamPosition},
+};
 
-use super::{connect::Expiry, entry::Entered};
+use super::{Replies, Session, Step, entry::Entered};
 use crate::broker::{BrokerError, Slice};
 
 /// What a waiting command came to.
 pub(super) enum Done {
-    /// The rooms of a connection token are entered, or could not be.
-    Connected { id: u32, rooms: Result<Vec<Entered>, BrokerError>, expiry: Expiry },
     /// A room is ready for the client, or could not be made so.
     Subscribed { id: u32, entered: Result<Entered, BrokerError> },
     /// A publication was taken, or is not known to be.
@@ -26,6 +27,19 @@ pub(super) enum Done {
     CaughtUp { id: u32, room: String },
     /// What was on its way to the client from a room it left has arrived.
     Left { id: u32 },
+    /// Something that who began it knows how to go on with.
+    Then(Rest),
+}
+
+/// What is left to do.
+pub(super) type Rest = Box<dyn FnOnce(&mut Session, &mut Replies<'_>) -> Result<Step, Disconnect> + Send>;
+
+impl Done {
+    pub(super) fn then(
+        rest: impl FnOnce(&mut Session, &mut Replies<'_>) -> Result<Step, Disconnect> + Send + 'static,
+    ) -> Self {
+        Self::Then(Box::new(rest))
+    }
 }
 
 /// What a session is doing in a room just now.
@@ -33,6 +47,8 @@ pub(super) enum Done {
 pub(super) enum Busy {
     Subscribing,
     Publishing,
+    /// The backend is being asked.
+    Asking,
     Leaving,
 }
 

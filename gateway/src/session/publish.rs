@@ -18,6 +18,7 @@ use super::{Busy, Context, Done, EMPTY, Replies, Session, Step, rules::Rules};
 use crate::{
     broker::{Answer, Append, BrokerError},
     config::{DataFormat, RoomRules},
+    hooks::PublishAnswer,
 };
 
 impl Session {
@@ -37,7 +38,22 @@ impl Session {
             Ok(rules) => rules,
             Err(code) => return self.refused(id, "publish", code, replies),
         };
-        match self.say(&rules, &request) {
+        if rules.publish_hook {
+            return Ok(self.ask_to_say(id, request, &rules));
+        }
+        self.begin_saying(id, &rules, &request, None, replies)
+    }
+
+    /// Says it; the backend's `answer` says how, where it was asked.
+    pub(super) fn begin_saying(
+        &mut self,
+        id: u32,
+        rules: &RoomRules,
+        request: &PublishRequest,
+        answer: Option<PublishAnswer>,
+        replies: &mut Replies<'_>,
+    ) -> Result<Step, Disconnect> {
+        match self.say(rules, request, answer.unwrap_or_default()) {
             Answer::Now(result) => self.published(id, &result, replies),
             Answer::Later(publishing) => {
                 let work = async move { Done::Published { id, result: publishing.await } };
@@ -52,10 +68,13 @@ impl Session {
         if !is_fit(rules.publication_data_format, &request.data) {
             return Err(ErrorCode::BAD_REQUEST);
         }
+        if rules.publish_hook {
+            return Ok(rules);
+        }
         self.may_publish(&request.channel)
     }
 
-    fn say(&mut self, rules: &RoomRules, request: &PublishRequest) -> Answer<Option<Position>> {
+    fn say(&mut self, rules: &RoomRules, request: &PublishRequest, answer: PublishAnswer) -> Answer<Option<Position>> {
         let mut chan_info = Bytes::new();
         if let Some(place) = self.place_of(&request.channel) {
             let subscription = &mut self.subscriptions[place];
@@ -65,12 +84,19 @@ impl Session {
         }
         let info = self.client_info(&chan_info);
         let said = Said {
-            publication: Publication { data: request.data.clone(), info, ..Publication::default() },
-            delta: rules.delta_publish,
+            publication: Publication { data: request.data.clone(), info, tags: answer.tags, ..Publication::default() },
+            delta: rules.delta_publish || answer.delta,
             exclude: (!rules.echo).then_some(self.client.as_u128()),
             epoch: None,
         };
-        self.context.say(&request.channel, said, &self.context.append(rules))
+        let mut append = self.context.append(rules);
+        if answer.skip_history {
+            append.keep = None;
+        }
+        let ttl = self.context.settings.channel.idempotency_ttl;
+        append.idempotency = Some((answer.idempotency_key, ttl)).filter(|(key, _)| !key.is_empty());
+        (append.version, append.version_epoch) = (answer.version, answer.version_epoch);
+        self.context.say(&request.channel, said, &append)
     }
 
     pub(super) fn published(

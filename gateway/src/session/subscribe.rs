@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use roomcast_shared::{
     claims::Verb,
     filter::Filter,
@@ -16,6 +15,7 @@ use roomcast_shared::{
 use super::{
     Busy, Done, Replies, Session, Step,
     entry::{Entered, Entry, NoSeat, Origin},
+    grant::{Admittance, Grant, Refusal},
     recover::Seen,
     terms::{Access, Terms, Wishes},
 };
@@ -38,7 +38,23 @@ impl Session {
         if self.must_wait(&request.channel, false) {
             return Ok(Step::Wait);
         }
-        match self.may_enter(&request.channel).and_then(|()| self.entry(request)) {
+        let admittance = self.may_enter(&request.channel).map_err(Refusal::from);
+        match admittance.and_then(|()| self.admittance(&request)) {
+            Ok(Admittance::Granted(grant)) => self.granted(id, request, grant, replies),
+            Ok(Admittance::Ask(own)) => Ok(self.ask_to_enter(id, request, own)),
+            Err(refusal) => self.turn_down(id, "subscribe", refusal, replies),
+        }
+    }
+
+    /// The client may enter, as the grant says.
+    pub(super) fn granted(
+        &mut self,
+        id: u32,
+        request: SubscribeRequest,
+        grant: Grant,
+        replies: &mut Replies<'_>,
+    ) -> Result<Step, Disconnect> {
+        match self.entry(request, grant) {
             Ok(entry) => self.begin_subscribe(id, Box::new(entry), replies),
             Err(code) => self.refused(id, "subscribe", code, replies),
         }
@@ -55,22 +71,24 @@ impl Session {
         if self.subscriptions.len() + entering >= self.context.settings.client.channel_limit as usize {
             return Err(ErrorCode::LIMIT_EXCEEDED);
         }
-        self.may_subscribe(room)
+        Ok(())
     }
 
     /// What a client that may enter is granted there.
-    fn entry(&self, request: SubscribeRequest) -> Result<Entry, ErrorCode> {
+    fn entry(&self, request: SubscribeRequest, grant: Grant) -> Result<Entry, ErrorCode> {
         let (_, rules) = self.context.rules_of(&request.channel)?;
-        let may = |verb| self.may(&request.channel, &rules, verb, true);
+        let may = |verb| self.may(&request.channel, &rules, verb, true) || grant.allow.contains(verb);
         let access = Access { history: may(Verb::History), presence: may(Verb::Presence) };
         Ok(Entry {
-            terms: Terms::asked(&rules, None, Wishes::from(&request), access),
+            terms: Terms::asked(&rules, grant.overrides.as_ref(), Wishes::from(&request), access),
             hears: hears(&rules, &request)?,
             seen: Seen::from(&request),
             room: request.channel,
             origin: Origin::Client,
-            info: Bytes::new(),
-            data: Bytes::new(),
+            info: grant.info,
+            data: grant.data,
+            expiry: grant.expiry,
+            allow: grant.allow,
             again: false,
         })
     }
