@@ -10,18 +10,23 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     api::Api,
     auth::Verifier,
-    broker::{PubSub, memory::MemoryBroker, redis::RedisBroker, redis::RedisOptions},
+    broker::{Broker, memory::MemoryBroker, redis::RedisBroker, redis::RedisOptions},
     cli,
     config::{Loaded, Settings, Sources},
+    hooks::Hooks,
     hub::{Deliver, Hub},
     metrics::Metrics,
-    node::Node,
+    node::{
+        Node, Watch,
+        cluster::{self, Cluster, Floors},
+    },
     ops::Readiness,
     session::{Context, Gate},
     shutdown::Stoppable,
     transport::{self, Entrance, listen},
 };
 
+mod stub; use stub::stub;
 mod banner;
 mod files;
 mod log;
@@ -79,19 +84,22 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<Running> {
 
     let hub = Arc::new(Hub::new(settings.hub.inbox_size, metrics.clone(), services.clone()));
     let broker = broker(&settings, hub.clone(), &metrics, &services, &serving)?;
-    let node = Arc::new(Node::new(&settings.node_name, hub, broker));
+    let control = broker.control.clone();
+    let node = Node::new(&settings.node_name, hub, broker, services.clone());
+    let node = Arc::new(node.with_presence_ttl(settings.channel.presence_ttl));
     services.spawn(node.clone().leave_empty_rooms(serving.clone()));
+    services.spawn(node.clone().keep_presence(settings.channel.presence_update_interval, serving.clone()));
 
-    let context = Arc::new(Context::new(
-        node.clone(),
-        verifier(&settings, &services, &serving)?,
-        settings.clone(),
-        metrics.clone(),
-    ));
+    let verifier = verifier(&settings, &services, &serving)?;
+    let context = Context::new(node.clone(), verifier, settings.clone(), metrics.clone());
+    let context = Arc::new(context.with_hooks(Hooks::new(&settings, &metrics)?));
+    let floors = Floors { hub: node.hub().clone(), control, local: context.clone(), facts: context.clone() };
+    let cluster = Cluster::start(cluster::Options::new(&*settings.node_name), floors, &services, &serving);
+    services.spawn(node.clone().watch_positions(watch(&context), serving.clone()));
     let limits = &settings.client;
     let gate = Gate::new(limits.connection_limit, limits.connection_rate_limit, metrics.connections.clone());
     let readiness = Readiness::new(node, gate.clone(), metrics, settings.ready.broker_grace);
-    let entrance = Entrance::new(context.clone(), gate, connections.clone(), None);
+    let entrance = Entrance::new(context.clone(), gate, connections.clone(), Some(cluster));
 
     let limits = settings.shutdown.clone();
     let stoppable = Stoppable { readiness, context, accepting, serving, connections, services, limits };
@@ -147,10 +155,11 @@ fn broker(
     metrics: &Arc<Metrics>,
     services: &TaskTracker,
     serving: &CancellationToken,
-) -> anyhow::Result<Arc<dyn PubSub>> {
+) -> anyhow::Result<Broker> {
     let deliver: Arc<dyn Deliver> = hub;
     let Some(url) = &settings.redis.url else {
-        return Ok(Arc::new(MemoryBroker::new(deliver, metrics.clone())));
+        let broker = Arc::new(MemoryBroker::new(deliver, metrics.clone()));
+        return Ok(stub(broker, Arc::new(crate::broker::memory::MemoryPresence::new()), Arc::new(crate::broker::memory::MemoryControl::default())));
     };
     let options = RedisOptions {
         prefix: settings.redis.prefix.clone(),
@@ -159,7 +168,18 @@ fn broker(
         publish_queue: settings.redis.publish_queue as usize,
         ..RedisOptions::new(url.reveal())
     };
-    Ok(RedisBroker::start(&options, deliver, metrics.clone(), services, serving.clone())?)
+    let r = RedisBroker::start(&options, deliver, metrics.clone(), services, serving.clone())?;
+    Ok(stub(r.clone(), r.clone(), r))
+}
+
+/// How the positions of rooms are watched.
+fn watch(context: &Arc<Context>) -> Watch {
+    let rules = context.clone();
+    Watch {
+        delay: context.settings.channel.position_check_delay,
+        meta_ttl: Box::new(move |room| rules.meta_ttl_of(room)),
+        metrics: context.metrics.clone(),
+    }
 }
 
 /// What checks tokens, with keys that are fetched where an address is set; nothing where no key is.

@@ -3,6 +3,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use roomcast_shared::room::{RoomName, Separators};
+
 use super::{
     hooks,
     load::{Check, Fault, Faults, Loaded, Loader},
@@ -97,6 +99,16 @@ fn limits(settings: &Settings) -> Vec<(&'static str, String)> {
     let mut found: Vec<_> = found.into_iter().map(|path| (path, "must be more than 0".to_owned())).collect();
     if !client.ping_interval.is_zero() && client.pong_timeout >= client.ping_interval {
         found.push(("client.pong_timeout", "must be shorter than client.ping_interval".to_owned()));
+    }
+    if client.personal_rooms {
+        let form = &client.personal_room_name;
+        let namespace = RoomName::new(form, Separators::DEFAULT).namespace();
+        if form.matches("{user}").count() != 1 {
+            found.push(("client.personal_room_name", "must have {user} in it, once".to_owned()));
+        } else if namespace.is_some_and(|name| !settings.namespaces.iter().any(|known| known.name == name)) {
+            let message = "begins with a namespace that is not among [[namespaces]]".to_owned();
+            found.push(("client.personal_room_name", message));
+        }
     }
     if shutdown.timeout < shutdown.delay + shutdown.drain + LAST_WORDS {
         found.push((

@@ -93,6 +93,11 @@ section! {
         expired_close_delay: Duration = "25s",
         /// The same for a token of one room; then the client is out of that room (2501).
         expired_sub_close_delay: Duration = "25s",
+        /// Whether every client of a known user is in a room of that user from the start, without asking.
+        personal_rooms: bool = "false",
+        /// Name of that room; `{user}` stands for the user. The rules are those of its namespace. Others enter it only by a
+        /// token, by a list of users in the name, or where the backend lets them.
+        personal_room_name: String = "#{user}",
         /// Rooms one client may be in (error 106).
         channel_limit: u32 = "128",
         /// What may wait for one client that reads slowly; beyond that it is closed (3008).

@@ -88,6 +88,15 @@ impl Sessions {
         Ok(())
     }
 
+    /// Something is known of a connected session that was not before; its user stays the same.
+    pub fn renew(&self, identity: Arc<Identity>) {
+        if let Some(entry) = self.clients(identity.client).lock().get_mut(&identity.client)
+            && entry.identity.is_some()
+        {
+            entry.identity = Some(identity);
+        }
+    }
+
     /// Takes a session out.
     pub fn close(&self, client: Uuid) {
         let entry = self.clients(client).lock().remove(&client);

@@ -1,47 +1,42 @@
 //! `connect`: who the client is, and which rooms its token puts it into.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use roomcast_shared::{
     claims::ConnectClaims,
     protocol::{
         code::{Disconnect, ErrorCode},
-        command::ConnectRequest,
+        command::{ConnectRequest, SubscribeRequest},
         reply::{ConnectResult, Reply, SubscribeResult},
     },
 };
 use tokio::time::Instant;
 
-use super::{Done, Replies, Session, Stage, Step};
+use super::{
+    Done, Replies, Session, Stage, Step,
+    arrival::Arrival,
+    entry::{Entered, Entry, NoSeat, Seated},
+    expiry::{Expiry, unix_now},
+    grant::Refusal,
+    personal::PersonalRooms,
+    recover::Seen,
+    terms::Terms,
+};
 use crate::{
     broker::{Answer, BrokerError},
     hub::Identity,
-    node::Hold,
 };
 
-/// The longest time to live a client is told; a token that lives longer is refreshed once a year.
-const LONGEST_TTL: u32 = 365 * 24 * 3600;
-
-/// When a connection's token expires: never, or in so many seconds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Expiry(Option<u32>);
-
-/// A room that a token puts the client into, heard on this node.
-pub(super) struct EnteredRoom {
-    hold: Hold,
-    info: Option<Box<Bytes>>,
+/// What a client is told when it is connected.
+pub(super) struct Greeting {
+    expiry: Expiry,
+    /// Payload of the backend; empty for nothing.
     data: Bytes,
-}
-
-/// Why `connect` was not accepted.
-enum Refusal {
-    Error(ErrorCode),
-    Close(Disconnect),
 }
 
 impl Session {
@@ -51,31 +46,40 @@ impl Session {
         request: &ConnectRequest,
         replies: &mut Replies<'_>,
     ) -> Result<Step, Disconnect> {
+        if self.context.is_draining() {
+            return self.refuse_connect(id, Refusal::Close(Disconnect::SHUTDOWN), replies);
+        }
+        self.keep_headers(request);
+        if self.is_asked_for(request) {
+            return Ok(self.ask_who(id, request));
+        }
         match self.accept(&request.token) {
-            Ok((claims, expiry)) => self.enter(id, &claims, agent(request), expiry, replies),
+            Ok(arrival) => self.admit(id, request, arrival, replies),
             Err(refusal) => self.refuse_connect(id, refusal, replies),
         }
     }
 
-    fn refuse_connect(&mut self, id: u32, refusal: Refusal, replies: &mut Replies<'_>) -> Result<Step, Disconnect> {
-        match refusal {
-            Refusal::Error(code) => {
-                self.stage = Stage::Refused;
-                self.refused(id, "connect", code, replies)?;
-                Ok(Step::Drop)
-            }
-            Refusal::Close(disconnect) => {
-                self.context.commands.count("connect", "disconnect");
-                Err(disconnect)
-            }
+    pub(super) fn refuse_connect(
+        &mut self,
+        id: u32,
+        refusal: Refusal,
+        replies: &mut Replies<'_>,
+    ) -> Result<Step, Disconnect> {
+        self.stage = Stage::Refused;
+        self.turn_down(id, "connect", refusal, replies).map(|_| Step::Drop)
+    }
+
+    /// What the backend is told of the headers that the command brings, where the request itself had none.
+    fn keep_headers(&mut self, request: &ConnectRequest) {
+        let Some(hooks) = self.context.hooks.clone().filter(|_| !request.headers.is_empty()) else { return };
+        let captured = self.rare.as_mut().and_then(|rare| rare.headers.take());
+        if let Some(headers) = hooks.with_emulated(captured, &request.headers) {
+            self.rare().headers = Some(headers);
         }
     }
 
     /// Decides by the tokens there are: that of the command, that of the upgrade request, or none.
-    fn accept(&mut self, token: &str) -> Result<(ConnectClaims, Expiry), Refusal> {
-        if self.context.is_draining() {
-            return Err(Refusal::Close(Disconnect::SHUTDOWN));
-        }
+    fn accept(&mut self, token: &str) -> Result<Arrival, Refusal> {
         let bearer = self.bearer.take();
         let claims = if !token.is_empty() && self.context.verifier.is_some() {
             let claims = self.verify(token)?;
@@ -87,23 +91,22 @@ impl Session {
             *bearer
         } else {
             // No token, so that nothing a token must say is asked of it.
-            return Ok((self.without_token(token)?, Expiry(None)));
+            return self.nobody(token);
         };
         if claims.sub.is_empty() && self.context.settings.auth.disallow_anonymous_connection_tokens {
             return Err(Refusal::Close(Disconnect::PERMISSION_DENIED));
         }
-        let expiry = Expiry::of(&claims).ok_or(Refusal::Error(ErrorCode::TOKEN_EXPIRED))?;
-        Ok((claims, expiry))
+        Arrival::by_token(claims)
     }
 
     fn verify(&self, token: &str) -> Result<ConnectClaims, Refusal> {
         let verifier = self.context.verifier.as_ref().ok_or(Refusal::Close(Disconnect::INVALID_TOKEN))?;
         verifier.verify(token).map_err(|error| {
-            if error.is_expired() {
-                tracing::debug!(address = %self.address, "connection token refused: {error}");
-                Refusal::Error(ErrorCode::TOKEN_EXPIRED)
-            } else {
-                self.invalid(&error)
+            let refusal = self.invalid(&error);
+            match () {
+                () if error.is_expired() => Refusal::Error(ErrorCode::TOKEN_EXPIRED),
+                () if error.is_temporary() => Refusal::Error(ErrorCode::INTERNAL),
+                () => refusal,
             }
         })
     }
@@ -113,10 +116,11 @@ impl Session {
         Refusal::Close(Disconnect::INVALID_TOKEN)
     }
 
-    fn without_token(&self, token: &str) -> Result<ConnectClaims, Refusal> {
+    /// A client of which nobody says who it is.
+    pub(super) fn nobody(&self, token: &str) -> Result<Arrival, Refusal> {
         let settings = &self.context.settings;
         if settings.client.insecure || (token.is_empty() && settings.auth.allow_anonymous) {
-            return Ok(ConnectClaims::default());
+            return Ok(Arrival::default());
         }
         if token.is_empty() {
             tracing::debug!(address = %self.address, "connect without a token, and auth.allow_anonymous is off");
@@ -125,95 +129,105 @@ impl Session {
         Err(self.invalid(&"no key is configured"))
     }
 
-    /// The client is known: it enters the node and the rooms its token names.
-    fn enter(
+    /// The client is known: it enters the node and the rooms it is put into.
+    pub(super) fn admit(
         &mut self,
         id: u32,
-        claims: &ConnectClaims,
-        agent: Box<str>,
-        expiry: Expiry,
+        request: &ConnectRequest,
+        mut arrival: Arrival,
         replies: &mut Replies<'_>,
     ) -> Result<Step, Disconnect> {
-        let rooms = match self.rooms_of(claims) {
+        let rooms = match self.rooms_of(&mut arrival, &request.subs) {
             Ok(rooms) => rooms,
             Err(refusal) => return self.refuse_connect(id, refusal, replies),
         };
-        let identity = Arc::new(self.identity_of(claims, agent));
+        let identity = Arc::new(self.identity_of(&arrival, agent(request)));
         let limit = self.context.settings.client.user_connection_limit;
         let sessions = &self.context.node.hub().sessions;
         if sessions.connect(identity.clone(), limit).is_err() {
             return self.refuse_connect(id, Refusal::Close(Disconnect::CONNECTION_LIMIT), replies);
         }
         self.stage = Stage::Connecting(identity);
-        self.caps = claims.caps.clone();
-        self.enter_rooms(id, rooms, expiry, replies)
+        if let Some(mark) = arrival.mark.take() {
+            self.bear(mark);
+        }
+        // Asked after it is entered: either who is sent away is found there, or it finds that it is sent away.
+        if let Err(disconnect) = self.check_revoked() {
+            return self.refuse_connect(id, Refusal::Close(disconnect), replies);
+        }
+        self.caps = std::mem::take(&mut arrival.caps);
+        if !arrival.meta.is_empty() {
+            self.rare().meta = std::mem::take(&mut arrival.meta);
+        }
+        self.enter_rooms(id, rooms, Greeting { expiry: arrival.expiry, data: arrival.data }, replies)
     }
 
-    fn identity_of(&self, claims: &ConnectClaims, agent: Box<str>) -> Identity {
+    fn identity_of(&self, arrival: &Arrival, agent: Box<str>) -> Identity {
         Identity {
             client: self.client,
-            user: Arc::from(claims.sub.as_str()),
-            info: claims.info_bytes(),
+            user: Arc::from(arrival.user.as_str()),
+            info: arrival.info.clone(),
             agent,
             address: self.address,
             wire: self.wire,
-            since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+            since: unix_now(),
         }
     }
 
-    /// Which rooms the token puts the client into; `subs` says more than `channels` and stands before it.
-    fn rooms_of(&self, claims: &ConnectClaims) -> Result<Vec<RoomOfToken>, Refusal> {
-        let rooms: Vec<_> = if claims.subs.is_empty() {
-            let names: std::collections::BTreeSet<_> = claims.channels.iter().collect();
-            names.into_iter().map(|name| RoomOfToken { name: name.clone(), info: None, data: Bytes::new() }).collect()
-        } else {
-            claims.subs.iter().map(RoomOfToken::from).collect()
-        };
+    /// Which rooms the client is put into: those that come with it, and its own. `seen` is how far it has seen them before.
+    fn rooms_of(
+        &self,
+        arrival: &mut Arrival,
+        seen: &HashMap<String, SubscribeRequest>,
+    ) -> Result<Vec<Box<Entry>>, Refusal> {
+        let mut rooms = std::mem::take(&mut arrival.rooms);
+        if let Some(own) = PersonalRooms::of(&self.context.settings.client).room_of(&arrival.user) {
+            rooms.entry(own).or_default();
+        }
         if rooms.len() > self.context.settings.client.channel_limit as usize {
             return Err(Refusal::Close(Disconnect::CHANNEL_LIMIT));
         }
-        for room in &rooms {
-            self.context.rules_of(&room.name).map_err(Refusal::Error)?;
-        }
-        Ok(rooms)
+        let entries = rooms.into_iter().map(|(name, placing)| {
+            let (_, rules) = self.context.rules_of(&name)?;
+            Ok(Box::new(Entry {
+                terms: Terms::granted(&rules, placing.overrides.as_ref()),
+                seen: seen.get(&name).map(Seen::from).unwrap_or_default(),
+                expiry: Expiry::until(placing.expires_at).ok_or(ErrorCode::EXPIRED)?,
+                ..Entry::server_side(name, placing.info, placing.data)
+            }))
+        });
+        entries.collect()
     }
 
     fn enter_rooms(
         &mut self,
         id: u32,
-        rooms: Vec<RoomOfToken>,
-        expiry: Expiry,
+        rooms: Vec<Box<Entry>>,
+        greeting: Greeting,
         replies: &mut Replies<'_>,
     ) -> Result<Step, Disconnect> {
-        let joins: Vec<_> = rooms.into_iter().map(|room| (self.context.node.join(&room.name), room)).collect();
-        if joins.iter().all(|(join, _)| matches!(join, Answer::Now(_))) {
-            let rooms = joins.into_iter().map(|(join, room)| match join {
-                Answer::Now(hold) => hold.map(|hold| room.entered(hold)),
+        let rooms: Vec<_> = rooms.into_iter().map(|entry| self.enter(entry)).collect();
+        if rooms.iter().all(|room| matches!(room, Answer::Now(_))) {
+            let rooms = rooms.into_iter().map(|room| match room {
+                Answer::Now(entered) => entered,
                 Answer::Later(_) => Err(BrokerError::Cancelled),
             });
             let rooms = rooms.collect();
-            return self.connected(id, rooms, expiry, replies);
+            return self.connected(id, rooms, greeting, replies);
         }
-        self.pending().start_connect(async move {
-            let mut rooms = Vec::with_capacity(joins.len());
-            // Every join was begun above, so that waiting for one after the other takes as long as the slowest.
-            for (join, room) in joins {
-                match join.wait().await {
-                    Ok(hold) => rooms.push(room.entered(hold)),
-                    Err(error) => return Done::Connected { id, rooms: Err(error), expiry },
-                }
-            }
-            Done::Connected { id, rooms: Ok(rooms), expiry }
+        self.pending().start_aside(async move {
+            let rooms = try_join_all(rooms.into_iter().map(Answer::wait)).await;
+            Done::then(move |session, replies| session.connected(id, rooms, greeting, replies))
         });
         Ok(Step::Done)
     }
 
-    /// The rooms are heard: the client takes its seats and is told who it is.
+    /// The rooms are ready: the client takes its seats and is told who it is.
     pub(super) fn connected(
         &mut self,
         id: u32,
-        rooms: Result<Vec<EnteredRoom>, BrokerError>,
-        expiry: Expiry,
+        rooms: Result<Vec<Entered>, BrokerError>,
+        greeting: Greeting,
         replies: &mut Replies<'_>,
     ) -> Result<Step, Disconnect> {
         let Stage::Connecting(identity) = std::mem::replace(&mut self.stage, Stage::Refused) else {
@@ -229,30 +243,43 @@ impl Session {
         let client = identity.client.to_string();
         self.stage = Stage::Connected(identity);
         self.clock.start(Instant::now());
-        self.clock.set_expiry(expiry.at());
-        let subs = self.take_seats(rooms);
-        self.context.metrics.connects.inc();
-        let result = self.connect_result(client, subs, expiry);
-        self.succeeded("connect", &Reply { id, connect: Some(Box::new(result)), ..Reply::default() }, replies)
-    }
-
-    fn take_seats(&mut self, rooms: Vec<EnteredRoom>) -> BTreeMap<String, SubscribeResult> {
-        let mut subs = BTreeMap::new();
-        for room in rooms {
-            let result = SubscribeResult { data: room.data, ..SubscribeResult::default() };
-            subs.insert(room.hold.room().name().to_string(), result);
-            self.sit(room.hold, room.info);
+        self.clock.set_expiry(greeting.expiry.at());
+        if self.refreshes_by_hook() {
+            self.clock.without_grace();
         }
-        subs
+        let mut seats = self.take_seats(rooms)?;
+        self.context.metrics.connects.inc();
+        let subs = seats.iter_mut().map(|seated| (seated.room.to_string(), std::mem::take(&mut seated.result)));
+        let result = self.connect_result(client, subs.collect(), greeting);
+        self.succeeded("connect", &Reply { id, connect: Some(Box::new(result)), ..Reply::default() }, replies)?;
+        for seated in &seats {
+            self.welcome(seated, replies)?;
+        }
+        Ok(Step::Done)
     }
 
-    fn connect_result(&self, client: String, subs: BTreeMap<String, SubscribeResult>, expiry: Expiry) -> ConnectResult {
+    fn take_seats(&mut self, rooms: Vec<Entered>) -> Result<Vec<Seated>, Disconnect> {
+        let seats = rooms.into_iter().map(|entered| {
+            self.sit(entered).map_err(|no_seat| match no_seat {
+                // It comes back, and asks again for what it missed.
+                NoSeat::Gap(_) => Disconnect::INSUFFICIENT_STATE,
+                NoSeat::Closed(disconnect) => disconnect,
+                NoSeat::Refused(_) => Disconnect::SERVER_ERROR,
+            })
+        });
+        seats.collect()
+    }
+
+    fn connect_result(&self, client: String, subs: BTreeMap<String, SubscribeResult>, greeting: Greeting) -> ConnectResult {
+        // A client that need not refresh by itself is told of no end.
+        let ttl = greeting.expiry.ttl().filter(|_| !self.refreshes_by_hook());
         let (ping, answer_pings) = self.clock.announced();
         ConnectResult {
             client,
             version: env!("CARGO_PKG_VERSION").into(),
-            expires: expiry.ttl().is_some(),
-            ttl: expiry.ttl().unwrap_or(0),
+            expires: ttl.is_some(),
+            ttl: ttl.unwrap_or(0),
+            data: greeting.data,
             subs,
             ping,
             pong: answer_pings,
@@ -272,44 +299,4 @@ fn agent(request: &ConnectRequest) -> Box<str> {
         agent.extend(version);
     }
     agent.into()
-}
-
-impl Expiry {
-    /// What the claims say; `None` where they have expired already.
-    pub(super) fn of(claims: &ConnectClaims) -> Option<Self> {
-        let Some(at) = claims.expires_at() else { return Some(Self(None)) };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let left = u64::try_from(at).ok()?.checked_sub(now)?;
-        let ttl = u32::try_from(left).unwrap_or(u32::MAX).min(LONGEST_TTL);
-        (ttl > 0).then_some(Self(Some(ttl)))
-    }
-
-    pub(super) fn ttl(self) -> Option<u32> {
-        self.0
-    }
-
-    pub(super) fn at(self) -> Option<Instant> {
-        self.0.map(|ttl| Instant::now() + Duration::from_secs(u64::from(ttl)))
-    }
-}
-
-/// A room that a token names, with what it says of the client there.
-struct RoomOfToken {
-    name: String,
-    info: Option<Box<Bytes>>,
-    data: Bytes,
-}
-
-impl RoomOfToken {
-    fn entered(self, hold: Hold) -> EnteredRoom {
-        EnteredRoom { hold, info: self.info, data: self.data }
-    }
-}
-
-impl From<(&String, &roomcast_shared::claims::SubscribeOptions)> for RoomOfToken {
-    fn from((name, options): (&String, &roomcast_shared::claims::SubscribeOptions)) -> Self {
-        let info = options.info_bytes();
-        let info = (!info.is_empty()).then(|| Box::new(info));
-        Self { name: name.clone(), info, data: options.data_bytes() }
-    }
 }

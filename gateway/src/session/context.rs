@@ -11,8 +11,8 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use prometheus::{IntCounter, IntCounterVec};
 
-use super::secret::SecretNames;
-use crate::{auth::Verifier, config::Settings, metrics::Metrics, node::Node};
+use super::{Revoked, secret::SecretNames};
+use crate::{auth::Verifier, config::Settings, hooks::Hooks, metrics::Metrics, node::Node};
 
 /// What a session needs beside its own state.
 pub struct Context {
@@ -26,6 +26,10 @@ pub struct Context {
     current: ArcSwap<Settings>,
     /// The node's metrics.
     pub metrics: Arc<Metrics>,
+    /// What a backend is asked; absent where nobody is.
+    pub hooks: Option<Arc<Hooks>>,
+    /// Tokens and users that are not let in.
+    pub revoked: Revoked,
     /// Secret names of sessions, by which commands find those of them that cannot be spoken to otherwise.
     pub names: SecretNames,
     pub(super) commands: CommandCounts,
@@ -38,7 +42,13 @@ impl Context {
         let commands = CommandCounts::new(&metrics.commands);
         let current = ArcSwap::new(settings.clone());
         let names = SecretNames::default();
-        Self { node, verifier, settings, current, metrics, names, commands, draining: AtomicBool::new(false) }
+        let (hooks, revoked, draining) = (None, Revoked::default(), AtomicBool::new(false));
+        Self { node, verifier, settings, current, metrics, hooks, revoked, names, commands, draining }
+    }
+
+    /// The same, asking a backend.
+    pub fn with_hooks(self, hooks: Arc<Hooks>) -> Self {
+        Self { hooks: Some(hooks), ..self }
     }
 
     /// The settings as they are now, for what may change while the node runs.
@@ -51,6 +61,9 @@ impl Context {
     /// # Errors
     /// A key cannot be used; nothing has changed then.
     pub fn reload(&self, settings: &Settings) -> Result<(), String> {
+        if let Some(hooks) = &self.hooks {
+            hooks.reload(settings);
+        }
         self.current.store(Arc::new(settings.clone()));
         Ok(())
     }

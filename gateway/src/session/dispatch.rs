@@ -3,7 +3,7 @@
 
 use roomcast_shared::protocol::{
     code::{Disconnect, ErrorCode},
-    command::{ChannelRequest, Command},
+    command::Command,
     reply::Reply,
 };
 
@@ -45,7 +45,7 @@ impl Session {
         match &self.stage {
             Stage::Connected(_) if command.connect.is_some() => return Err(self.refuse("a second connect command")),
             Stage::Connected(_) => {}
-            Stage::Connecting(_) => return Ok(Step::Wait),
+            Stage::Asking | Stage::Connecting(_) => return Ok(Step::Wait),
             // The client was told; what it had sent by then is void, and the stale timer ends it.
             Stage::Refused => return Ok(Step::Drop),
             Stage::Fresh => {
@@ -67,16 +67,16 @@ impl Session {
             self.unsubscribe(id, &request, replies)
         } else if let Some(request) = command.refresh {
             self.refresh(id, &request, replies)
-        } else if let Some(request) = &command.presence {
-            self.not_available(id, "presence", Some(request), replies)
-        } else if let Some(request) = &command.presence_stats {
-            self.not_available(id, "presence_stats", Some(request), replies)
+        } else if let Some(request) = command.presence {
+            self.presence(id, request, replies)
+        } else if let Some(request) = command.presence_stats {
+            self.presence_stats(id, &request, replies)
         } else if let Some(request) = command.history {
-            self.not_available(id, "history", Some(&ChannelRequest { channel: request.channel }), replies)
+            self.history(id, *request, replies)
         } else if let Some(request) = command.sub_refresh {
-            self.not_available(id, "sub_refresh", Some(&ChannelRequest { channel: request.channel }), replies)
-        } else if command.rpc.is_some() {
-            self.not_available(id, "rpc", None, replies)
+            self.sub_refresh(id, &request, replies)
+        } else if let Some(request) = command.rpc {
+            self.rpc(id, *request, replies)
         } else if command.send.is_some() {
             self.context.commands.count("send", "disconnect");
             Err(Disconnect::NOT_AVAILABLE)
@@ -89,22 +89,6 @@ impl Session {
         tracing::debug!(address = %self.address, "bad request: {what}");
         self.context.commands.count("other", "disconnect");
         Disconnect::BAD_REQUEST
-    }
-
-    /// A command that no room of this node offers.
-    fn not_available(
-        &mut self,
-        id: u32,
-        method: &'static str,
-        request: Option<&ChannelRequest>,
-        replies: &mut Replies<'_>,
-    ) -> Result<Step, Disconnect> {
-        let code = match request {
-            Some(request) if request.channel.is_empty() => return Err(self.refuse("an empty channel")),
-            Some(request) => self.context.rules_of(&request.channel).err().unwrap_or(ErrorCode::NOT_AVAILABLE),
-            None => ErrorCode::NOT_AVAILABLE,
-        };
-        self.refused(id, method, code, replies)
     }
 
     /// Answers a command with an error.
@@ -134,9 +118,10 @@ impl Session {
     /// Answers a command that had to wait.
     pub(super) fn finish(&mut self, done: Done, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
         match done {
-            Done::Connected { id, rooms, expiry } => self.connected(id, rooms, expiry, replies),
-            Done::Subscribed { id, hold } => self.subscribed(id, hold, replies),
+            Done::Then(rest) => rest(self, replies),
+            Done::Subscribed { id, entered } => self.subscribed(id, entered, replies),
             Done::Published { id, result } => self.published(id, &result, replies),
+            Done::Read { id, since, result } => self.read(id, since.as_ref(), result, replies),
             Done::CaughtUp { id, room } => self.leave(id, &room, replies),
             Done::Left { id } => self.left(id, replies),
         }

@@ -79,6 +79,16 @@ impl Clock {
         self.expires = expires;
     }
 
+    /// Whether the token has expired.
+    pub(super) fn is_expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|at| now >= at)
+    }
+
+    /// A token that expires has no time of grace: somebody else than the client is asked at once.
+    pub(super) fn without_grace(&mut self) {
+        self.grace = Duration::ZERO;
+    }
+
     /// What the client is told of pings in the answer to `connect`: seconds between them, and whether it has to answer.
     pub(super) fn announced(&self) -> (u32, bool) {
         match self.heartbeat {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use roomcast_shared::protocol::{
     code::{Disconnect, Unsubscribe},
-    reply::{Push, Reply},
+    reply::Push,
 };
 
-use super::{Replies, Session};
+use super::{Replies, Session, entry::Origin};
 use crate::hub::Mail;
 
 impl Session {
@@ -20,15 +20,15 @@ impl Session {
         self.answer(|session, replies| mail.into_iter().try_for_each(|mail| session.told(mail, replies)))
     }
 
-    fn told(&mut self, mail: Mail, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
+    pub(super) fn told(&mut self, mail: Mail, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
+        let Some(mail) = self.defer(mail)? else { return Ok(()) };
         match mail {
             Mail::Lost { room } | Mail::Slow { room } => self.lost_seat(&room, replies),
-            Mail::Unsubscribe { room, how } => self.put_out(&room, how, replies),
+            Mail::Unsubscribe { room, how } => self.send_out(&room, how, replies),
             Mail::Commands(frame) => self.take_commands(&frame, replies),
-            Mail::Subscribe(_) | Mail::Refresh(_) => {
-                tracing::debug!("the session was told what nothing here does");
-                Ok(())
-            }
+            Mail::Subscribe(order) => self.put_in(*order, replies),
+            Mail::Refresh(order) => self.end_at(*order, replies),
+            Mail::Recheck => self.check_revoked(),
         }
     }
 
@@ -39,14 +39,17 @@ impl Session {
         if subscription.hold.room().holds(subscription.seat, &self.outbox) {
             return Ok(());
         }
-        self.put_out(room, Unsubscribe::INSUFFICIENT, replies)
+        match subscription.origin {
+            Origin::Client => self.put_out(room, Unsubscribe::INSUFFICIENT, replies),
+            // A client does not subscribe by itself to what it did not choose: it comes back on a connection of its own.
+            Origin::Server => Err(Disconnect::INSUFFICIENT_STATE),
+        }
     }
 
-    fn put_out(&mut self, room: &Arc<str>, how: Unsubscribe, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
+    pub(super) fn put_out(&mut self, room: &Arc<str>, how: Unsubscribe, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
         let Some(place) = self.place_of(room) else { return Ok(()) };
-        let subscription = self.subscriptions.swap_remove(place);
-        subscription.hold.stand_up(subscription.seat, &self.outbox);
-        let push = Push { channel: room.to_string(), unsubscribe: Some(how.into()), ..Push::default() };
-        replies.put(&Reply { push: Some(Box::new(push)), ..Reply::default() })
+        let mut subscription = self.subscriptions.swap_remove(place);
+        self.give_up(&mut subscription);
+        replies.put_push(Push { channel: room.to_string(), unsubscribe: Some(how.into()), ..Push::default() })
     }
 }

@@ -13,28 +13,50 @@ use std::{
 
 use roomcast_shared::{
     claims::{Caps, ConnectClaims},
+    event::Event,
     protocol::{
+        Delta, Form,
         code::Disconnect,
-        reply::{EmptyResult, Reply},
+        reply::{EmptyResult, Membership, Push, Reply},
     },
 };
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::hub::{Identity, Outbox, SeatId, Wire};
+use crate::{
+    hooks::PassedHeaders,
+    hub::{Identity, Outbox, SeatId, Wire},
+    node::Hold,
+};
 
+mod arrival;
 mod connect;
 mod context;
 mod dispatch;
+mod entry;
+mod expiry;
 mod gate;
+mod grant;
+mod history;
 mod keepalive;
+mod local;
 mod mail;
+mod orders;
 mod pending;
+mod personal;
+mod presence;
 mod publish;
+mod publish_hook;
+mod rare;
+mod recover;
 mod refresh;
+mod revoked;
+mod rpc;
 mod rules;
 mod secret;
+mod sub_refresh;
 mod subscribe;
+mod terms;
 mod uni;
 mod unsubscribe;
 mod upstream;
@@ -42,11 +64,14 @@ mod upstream;
 pub use context::Context;
 pub use gate::{Gate, GateClosed, Place};
 pub use keepalive::Heartbeat;
+pub use publish::is_fit;
+pub use revoked::Revoked;
 
+use entry::Origin;
 use keepalive::Clock;
 use pending::{Busy, Done, Pending};
-
-use crate::node::Hold;
+use rare::{Extra, Rare};
+use terms::Terms;
 
 thread_local! {
     /// Replies gather here while commands run, so that a connection holds no buffer of its own.
@@ -66,6 +91,8 @@ pub struct Admission {
     pub bearer: Option<Box<ConnectClaims>>,
     /// Address of the client, behind trusted proxies.
     pub address: IpAddr,
+    /// What the backend is told of the headers of its request.
+    pub headers: Option<Arc<PassedHeaders>>,
 }
 
 /// One client's protocol state.
@@ -84,11 +111,16 @@ pub struct Session {
     pending: Option<Box<Pending>>,
     /// What is left of a frame whose next command has to wait.
     backlog: Option<Box<[u8]>>,
+    /// It came without a token, so that none of it can be revoked.
+    tokenless: bool,
+    rare: Option<Box<Rare>>,
 }
 
 enum Stage {
     /// Nothing came yet.
     Fresh,
+    /// The backend is being asked who it is.
+    Asking,
     /// `connect` was accepted; its server-side rooms are being entered.
     Connecting(Arc<Identity>),
     /// Open to every command.
@@ -101,10 +133,11 @@ enum Stage {
 struct Subscription {
     hold: Hold,
     seat: SeatId,
+    terms: Terms,
+    origin: Origin,
     /// The client said something here, and may be on its way out before it has heard it.
     spoke: bool,
-    /// What a token says of the client in this room.
-    info: Option<Box<bytes::Bytes>>,
+    extra: Option<Box<Extra>>,
 }
 
 /// What became of a command.
@@ -146,6 +179,8 @@ impl Session {
             clock,
             pending: None,
             backlog: None,
+            tokenless: true,
+            rare: Rare::with_headers(admission.headers),
         }
     }
 
@@ -178,6 +213,11 @@ impl Session {
         self.backlog.is_some()
     }
 
+    /// Whether anything has begun that goes on by [`Session::poll_pending`].
+    pub fn is_waiting(&self) -> bool {
+        self.pending.is_some()
+    }
+
     /// Goes on with commands that the broker has answered. Ready only where the connection has to be closed.
     pub fn poll_pending(&mut self, task: &mut TaskContext<'_>) -> Poll<Disconnect> {
         while let Some(pending) = &mut self.pending {
@@ -187,6 +227,7 @@ impl Session {
                 Poll::Ready(Some(done)) => {
                     let result = self.answer(|session, replies| {
                         session.finish(done, replies)?;
+                        session.take_deferred(replies)?;
                         session.run_backlog(replies)
                     });
                     if let Err(disconnect) = result {
@@ -200,7 +241,9 @@ impl Session {
 
     /// When [`Session::tick`] has something to do next.
     pub fn deadline(&self) -> Instant {
-        self.clock.deadline(matches!(self.stage, Stage::Connected(_)))
+        let connected = matches!(self.stage, Stage::Connected(_));
+        let deadline = self.clock.deadline(connected);
+        self.next_lease().filter(|_| connected).map_or(deadline, |due| due.min(deadline))
     }
 
     /// Does what is due: pings, and ends what took too long.
@@ -209,6 +252,12 @@ impl Session {
     /// The code with which the connection has to be closed.
     pub fn tick(&mut self, now: Instant) -> Result<(), Disconnect> {
         let connected = matches!(self.stage, Stage::Connected(_));
+        if connected && self.next_lease().is_some_and(|due| due <= now) {
+            self.answer(|session, replies| session.end_leases(now, replies))?;
+        }
+        if connected && self.clock.is_expired(now) && self.refreshes_by_hook() {
+            self.ask_whether_to_go_on();
+        }
         let ping = self.clock.tick(now, connected, self.backlog.is_some())?;
         if let Some(ping) = ping {
             self.outbox.write(ping);
@@ -248,7 +297,7 @@ impl Session {
     fn identity(&self) -> Option<&Arc<Identity>> {
         match &self.stage {
             Stage::Connected(identity) | Stage::Connecting(identity) => Some(identity),
-            Stage::Fresh | Stage::Refused => None,
+            Stage::Fresh | Stage::Asking | Stage::Refused => None,
         }
     }
 
@@ -264,8 +313,14 @@ impl Session {
                 None => false,
                 // Publications keep their order on their own; nothing else may overtake.
                 Some(Busy::Publishing) => !publishes,
-                Some(Busy::Subscribing | Busy::Leaving) => true,
+                Some(Busy::Subscribing | Busy::Asking | Busy::Leaving) => true,
             }
+    }
+
+    /// Whether as many commands wait as may.
+    fn is_busy(&self) -> bool {
+        let limit = self.context.settings.client.pending_commands;
+        self.pending.as_ref().is_some_and(|pending| pending.is_full(limit))
     }
 
     fn pending(&mut self) -> &mut Pending {
@@ -277,9 +332,10 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.pending = None;
-        for subscription in self.subscriptions.drain(..) {
-            subscription.hold.stand_up(subscription.seat, &self.outbox);
+        for mut subscription in std::mem::take(&mut self.subscriptions) {
+            self.give_up(&mut subscription);
         }
+        self.lay_down();
         self.context.node.hub().sessions.close(self.client);
     }
 }
@@ -287,6 +343,33 @@ impl Drop for Session {
 impl Replies<'_> {
     fn put(&mut self, reply: &Reply) -> Result<(), Disconnect> {
         self.wire.put_reply(reply, self.out)
+    }
+
+    fn put_push(&mut self, push: Push) -> Result<(), Disconnect> {
+        self.put(&Reply { push: Some(Box::new(push)), ..Reply::default() })
+    }
+
+    /// What happened in a room; publications whole, to a client that takes deltas or not.
+    fn put_event(&mut self, room: &str, event: &Event, delta: bool) -> Result<(), Disconnect> {
+        let channel = room.to_owned();
+        match event {
+            Event::Publication(said) => {
+                let form = Form { envelope: self.wire.envelope(), delta: delta.then_some(Delta::Full) };
+                let mut message = Vec::with_capacity(256);
+                let spelt = self.wire.encoding().encode_publication_as(form, room, &said.publication, &mut message);
+                spelt.map_err(|_| Disconnect::INAPPROPRIATE_PROTOCOL)?;
+                self.wire.put_message(&message, self.out);
+                Ok(())
+            }
+            Event::Join(info) => {
+                let join = Some(Box::new(Membership { info: Some(info.clone()) }));
+                self.put_push(Push { channel, join, ..Push::default() })
+            }
+            Event::Leave(info) => {
+                let leave = Some(Box::new(Membership { info: Some(info.clone()) }));
+                self.put_push(Push { channel, leave, ..Push::default() })
+            }
+        }
     }
 }
 

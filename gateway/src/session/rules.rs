@@ -49,20 +49,6 @@ impl Context {
 }
 
 impl Session {
-    /// Whether the client may enter the room by itself, without a token for it.
-    pub(super) fn may_subscribe(&self, room: &str) -> Result<(), ErrorCode> {
-        let (name, rules) = self.context.rules_of(room)?;
-        let user = self.user();
-        let allowed = if name.is_private() {
-            false
-        } else if rules.allow_user_limited_channels && name.users().is_some() {
-            !user.is_empty() && name.allows_user(user)
-        } else {
-            rules.allow_subscribe_for_client && (!user.is_empty() || rules.allow_subscribe_for_anonymous)
-        };
-        self.decide(allowed || self.caps.allows(room, Verb::Subscribe))
-    }
-
     /// Whether the client may publish in the room.
     pub(super) fn may_publish(&self, room: &str) -> Result<Rules, ErrorCode> {
         let (_, rules) = self.context.rules_of(room)?;
@@ -108,6 +94,7 @@ impl Session {
         let known = !self.user().is_empty() || anonymous;
         (known && (client || (subscriber && as_subscriber)))
             || self.caps.allows(room, verb)
+            || self.place_of(room).is_some_and(|place| self.subscriptions[place].allows(verb))
             || self.context.settings.client.insecure
     }
 

@@ -56,15 +56,21 @@ pub(super) fn keep_time(
     timer: &mut Pin<Box<Sleep>>,
     task: &mut TaskContext<'_>,
 ) -> Result<(), Disconnect> {
+    let mut ticked = false;
     loop {
         let deadline = session.deadline();
         if timer.deadline() != deadline {
             timer.as_mut().reset(deadline);
         }
         if timer.as_mut().poll(task).is_pending() {
+            if ticked && session.is_waiting() {
+                // What began by this has to be polled, or nobody is told when it is done.
+                task.waker().wake_by_ref();
+            }
             return Ok(());
         }
         session.tick(Instant::now())?;
+        ticked = true;
     }
 }
 

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     broker::BrokerError,
+    hooks::PassedHeaders,
     node::cluster::{Cluster, Upstreamed},
     session::{Context, Gate, Place},
 };
@@ -51,6 +52,8 @@ pub(super) struct Admitted {
     pub(super) place: Place,
     /// Its address, behind trusted proxies.
     pub(super) address: IpAddr,
+    /// What the backend is told of its headers.
+    pub(super) headers: Option<Arc<PassedHeaders>>,
 }
 
 impl Entrance {
@@ -85,7 +88,8 @@ impl Entrance {
         let unknown = Peer(Ipv4Addr::UNSPECIFIED.into());
         let Peer(peer) = head.extensions.get::<Peer>().copied().unwrap_or(unknown);
         let address = client_address(peer, &head.headers, &self.context.settings.trusted_proxies);
-        Ok(Admitted { bearer, place, address })
+        let headers = self.context.hooks.as_ref().and_then(|hooks| hooks.capture(&head.headers));
+        Ok(Admitted { bearer, place, address, headers })
     }
 
     /// Counts a refusal and words it.

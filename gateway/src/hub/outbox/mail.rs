@@ -40,6 +40,8 @@ pub enum Mail {
     Subscribe(Box<Subscribe>),
     /// The connection's expiry has changed.
     Refresh(Box<Refresh>),
+    /// Somebody was sent away: the session is to see whether it may stay.
+    Recheck,
     /// Commands of the client that came another way than over its own stream: one frame.
     Commands(Bytes),
 }
@@ -79,13 +81,15 @@ impl Mail {
         match self {
             Self::Lost { .. } => Some(Disconnect::INSUFFICIENT_STATE),
             Self::Slow { .. } => Some(Disconnect::SLOW),
+            // It is looked at anew when it comes back.
+            Self::Recheck => Some(Disconnect::FORCE_RECONNECT),
             Self::Unsubscribe { .. } | Self::Subscribe(_) | Self::Refresh(_) | Self::Commands(_) => None,
         }
     }
 
     fn size(&self) -> usize {
         match self {
-            Self::Lost { .. } | Self::Slow { .. } => 0,
+            Self::Lost { .. } | Self::Slow { .. } | Self::Recheck => 0,
             Self::Unsubscribe { room, how } => room.len() + how.reason.len(),
             Self::Subscribe(subscribe) => {
                 size_of::<Subscribe>() + subscribe.room.len() + subscribe.info.len() + subscribe.data.len()

@@ -77,13 +77,13 @@ async fn open(entrance: &Arc<Entrance>, endpoint: Endpoint, request: Request) ->
     entrance.check_open()?;
     let (mut head, body) = request.into_parts();
     endpoint.check_method(&head.method)?;
-    let Admitted { bearer, place, address } = entrance.admit(&head)?;
+    let Admitted { bearer, place, address, headers } = entrance.admit(&head)?;
     let first = if head.method == Method::GET { endpoint.said(&head.uri)? } else { entrance.body(body).await? };
     let wire = endpoint.wire(&head);
     let hangup = head.extensions.remove::<Hangup>().unwrap_or_default();
     // Nothing of the request lives on in the connection.
     drop(head);
-    let admission = Admission { wire, heartbeat: Heartbeat::Protocol, bearer, address };
+    let admission = Admission { wire, heartbeat: Heartbeat::Protocol, bearer, address, headers };
     let (connection, body) = Connection::new(&entrance.context, admission, first, hangup, place);
     if endpoint.is_events() {
         // Browsers take an event stream for open when its first bytes come.

@@ -80,10 +80,10 @@ fn admit(entrance: &Arc<Entrance>, kind: Kind, request: Request) -> Result<Respo
     let (mut head, _) = request.into_parts();
     let opening = Opening::read(&head, kind == Kind::Listener)?;
     let said = if kind == Kind::Listener { said_in(&head.uri)? } else { None };
-    let Admitted { bearer, place, address } = entrance.admit(&head)?;
+    let Admitted { bearer, place, address, headers } = entrance.admit(&head)?;
     let native = kind == Kind::Plain || opening.transport_pings;
     let heartbeat = if native { Heartbeat::Transport } else { Heartbeat::Protocol };
-    let admission = Admission { wire: opening.wire, heartbeat, bearer, address };
+    let admission = Admission { wire: opening.wire, heartbeat, bearer, address, headers };
     let Some(upgrade) = head.extensions.remove::<OnUpgrade>() else {
         return Err(Denied::new(StatusCode::BAD_REQUEST, "handshake", "this connection cannot be upgraded"));
     };
