@@ -274,18 +274,19 @@ mod two_nodes {
         let (stop, tracker, metrics) = (CancellationToken::new(), TaskTracker::new(), Arc::new(Metrics::new()));
         let hub = Arc::new(Hub::new(1 << 20, metrics.clone(), tracker.clone()));
         let options = RedisOptions::new(redis.url());
-        let broker = RedisBroker::start(&options, hub.clone(), metrics.clone(), &tracker, stop.clone()).unwrap();
-        let node = Arc::new(Node::new(name, hub.clone(), broker.clone()));
-        let verifier: Option<Verifier> = Some(roomcast::cli::verifier(&settings.auth).unwrap());
+        let broker = RedisBroker::start(&options, hub.clone(), metrics.clone(), &tracker, stop.clone()).expect("a URL");
+        let node = Arc::new(Node::new(name, hub.clone(), broker.clone().into(), tracker.clone()));
+        let verifier: Option<Verifier> = Some(roomcast::cli::verifier(&settings.auth).expect("a key"));
         let context = Arc::new(Context::new(node, verifier, settings.clone(), metrics.clone()));
         let local = Arc::new(Sessions(OnceLock::from(context.clone())));
         let options = Options { beat: Duration::from_millis(100), ..Options::new(name) };
-        let cluster = Cluster::start(options, Floors { hub, control: broker, local, facts: Arc::new(()) }, &tracker, &stop);
+        let cluster =
+            Cluster::start(options, Floors { hub, control: broker, local, facts: Arc::new(()) }, &tracker, &stop);
         let gate = Gate::new(0, 0, metrics.connections.clone());
         let entrance = Entrance::new(context, gate, tracker.clone(), Some(cluster.clone()));
         let options = listen::Options::from(&*settings);
-        let listener = listen::bind(settings.listen, options.send_buffer).unwrap();
-        let clients = listener.local_addr().unwrap();
+        let listener = listen::bind(settings.listen, options.send_buffer).expect("a free port");
+        let clients = listener.local_addr().expect("it listens");
         let router = transport::routes(&entrance);
         tracker.spawn(listen::serve(listener, router, Arc::new(options), stop.clone(), tracker.clone()));
         OneNode { clients, cluster, stop, tracker }

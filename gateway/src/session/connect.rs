@@ -164,7 +164,7 @@ impl Session {
         &self,
         claims: &ConnectClaims,
         seen: &HashMap<String, SubscribeRequest>,
-    ) -> Result<Vec<Box<Entry>>, Refusal> {
+    ) -> Result<Vec<Entry>, Refusal> {
         let plain = SubscribeOptions::default();
         let rooms: BTreeMap<_, _> = if claims.subs.is_empty() {
             claims.channels.iter().map(|name| (name, &plain)).collect()
@@ -176,7 +176,7 @@ impl Session {
         }
         let entries = rooms.into_iter().map(|(name, options)| {
             let (_, rules) = self.context.rules_of(name).map_err(Refusal::Error)?;
-            Ok(Box::new(Entry {
+            Ok(Entry {
                 room: name.clone(),
                 terms: Terms::granted(&rules, options.overrides.as_ref()),
                 seen: seen.get(name).map(Seen::from).unwrap_or_default(),
@@ -185,7 +185,7 @@ impl Session {
                 info: options.info_bytes(),
                 data: options.data_bytes(),
                 again: false,
-            }))
+            })
         });
         entries.collect()
     }
@@ -193,11 +193,11 @@ impl Session {
     fn enter_rooms(
         &mut self,
         id: u32,
-        rooms: Vec<Box<Entry>>,
+        rooms: Vec<Entry>,
         expiry: Expiry,
         replies: &mut Replies<'_>,
     ) -> Result<Step, Disconnect> {
-        let rooms: Vec<_> = rooms.into_iter().map(|entry| self.enter(entry)).collect();
+        let rooms: Vec<_> = rooms.into_iter().map(|entry| self.enter(Box::new(entry))).collect();
         if rooms.iter().all(|room| matches!(room, Answer::Now(_))) {
             let rooms = rooms.into_iter().map(|room| match room {
                 Answer::Now(entered) => entered,

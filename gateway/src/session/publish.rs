@@ -37,11 +37,12 @@ impl Session {
             Ok(rules) => rules,
             Err(code) => return self.refused(id, "publish", code, replies),
         };
-        match self.say(&rules, &request) {
+        let PublishRequest { channel: room, data } = request;
+        match self.say(&rules, &room, data) {
             Answer::Now(result) => self.published(id, &result, replies),
             Answer::Later(publishing) => {
                 let work = async move { Done::Published { id, result: publishing.await } };
-                self.pending().start(&request.channel, Busy::Publishing, work);
+                self.pending().start(&room, Busy::Publishing, work);
                 Ok(Step::Done)
             }
         }
@@ -55,9 +56,9 @@ impl Session {
         self.may_publish(&request.channel)
     }
 
-    fn say(&mut self, rules: &RoomRules, request: &PublishRequest) -> Answer<Option<Position>> {
+    fn say(&mut self, rules: &RoomRules, room: &str, data: Bytes) -> Answer<Option<Position>> {
         let mut chan_info = Bytes::new();
-        if let Some(place) = self.place_of(&request.channel) {
+        if let Some(place) = self.place_of(room) {
             let subscription = &mut self.subscriptions[place];
             chan_info = subscription.info();
             // Where it does not hear itself, nothing of its own is on the way to it.
@@ -65,12 +66,12 @@ impl Session {
         }
         let info = self.client_info(&chan_info);
         let said = Said {
-            publication: Publication { data: request.data.clone(), info, ..Publication::default() },
+            publication: Publication { data, info, ..Publication::default() },
             delta: rules.delta_publish,
             exclude: (!rules.echo).then_some(self.client.as_u128()),
             epoch: None,
         };
-        self.context.say(&request.channel, said, &self.context.append(rules))
+        self.context.say(room, said, &self.context.append(rules))
     }
 
     pub(super) fn published(
