@@ -275,7 +275,7 @@ mod two_nodes {
         let hub = Arc::new(Hub::new(1 << 20, metrics.clone(), tracker.clone()));
         let options = RedisOptions::new(redis.url());
         let broker = RedisBroker::start(&options, hub.clone(), metrics.clone(), &tracker, stop.clone()).expect("a URL");
-        let node = Arc::new(Node::new(name, hub.clone(), broker.clone()));
+        let node = Arc::new(Node::new(name, hub.clone(), broker.clone().into(), tracker.clone()));
         let verifier: Option<Verifier> = Some(roomcast::cli::verifier(&settings.auth).expect("a key"));
         let context = Arc::new(Context::new(node, verifier, settings.clone(), metrics.clone()));
         let local = Arc::new(Sessions(OnceLock::from(context.clone())));

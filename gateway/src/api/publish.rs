@@ -105,7 +105,7 @@ impl Api {
             return Err(ErrorCode::BAD_REQUEST);
         }
         let said = Said { publication, delta: request.delta || rules.delta_publish, ..Said::default() };
-        let append = request.append(self.context.append(&rules), self.context.settings.channel.idempotency_ttl);
+        let append = request.append(&self.context.append(&rules), self.context.settings.channel.idempotency_ttl);
         Ok(self.context.say(room, said, &append))
     }
 }
@@ -133,7 +133,7 @@ pub(super) async fn broadcasted(all: Vec<Publishing>) -> Outcome<BroadcastResult
 
 impl PublishRequest<'_> {
     /// How the publication is kept, in a room that keeps publications so.
-    fn append(&self, by_rule: Append, remembered: Duration) -> Append {
+    fn append(&self, by_rule: &Append, remembered: Duration) -> Append {
         Append {
             keep: by_rule.keep.filter(|_| !self.skip_history),
             idempotency: (!self.idempotency_key.is_empty()).then(|| (self.idempotency_key.clone(), remembered)),

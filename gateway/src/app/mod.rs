@@ -26,7 +26,6 @@ use crate::{
     transport::{self, Entrance, listen},
 };
 
-mod stub; use stub::stub;
 mod banner;
 mod files;
 mod log;
@@ -85,8 +84,9 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<Running> {
     let hub = Arc::new(Hub::new(settings.hub.inbox_size, metrics.clone(), services.clone()));
     let broker = broker(&settings, hub.clone(), &metrics, &services, &serving)?;
     let control = broker.control.clone();
+    let presence = broker.presence.clone();
     let node = Node::new(&settings.node_name, hub, broker, services.clone());
-    let node = Arc::new(node.with_presence_ttl(settings.channel.presence_ttl));
+    let node = Arc::new(node.with_presence(presence, settings.channel.presence_ttl));
     services.spawn(node.clone().leave_empty_rooms(serving.clone()));
     services.spawn(node.clone().keep_presence(settings.channel.presence_update_interval, serving.clone()));
 
@@ -158,8 +158,8 @@ fn broker(
 ) -> anyhow::Result<Broker> {
     let deliver: Arc<dyn Deliver> = hub;
     let Some(url) = &settings.redis.url else {
-        let broker = Arc::new(MemoryBroker::new(deliver, metrics.clone()));
-        return Ok(stub(broker, Arc::new(crate::broker::memory::MemoryPresence::new()), Arc::new(crate::broker::memory::MemoryControl::default())));
+        let broker = MemoryBroker::new(deliver, metrics.clone());
+        return Ok(broker.with_history_memory(settings.channel.history_memory).into());
     };
     let options = RedisOptions {
         prefix: settings.redis.prefix.clone(),
@@ -168,8 +168,7 @@ fn broker(
         publish_queue: settings.redis.publish_queue as usize,
         ..RedisOptions::new(url.reveal())
     };
-    let r = RedisBroker::start(&options, deliver, metrics.clone(), services, serving.clone())?;
-    Ok(stub(r.clone(), r.clone(), r))
+    Ok(RedisBroker::start(&options, deliver, metrics.clone(), services, serving.clone())?.into())
 }
 
 /// How the positions of rooms are watched.

@@ -297,7 +297,7 @@ mod tests {
         slice.publications.iter().map(|publication| publication.offset).collect()
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn whoever_comes_while_a_read_is_under_way_shares_the_next_one() {
         let (history, reads) = reads(5, false);
         let first = reads.ask(&room(), since(4));
@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(pages, [Some(4), Some(3)]);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_thousand_who_come_together_cost_two_reads_and_leave_nothing() {
         let (history, reads) = reads(5, false);
         let asked: Vec<_> = (0..1_000).map(|_| reads.ask(&room(), since(5))).collect();
@@ -331,7 +331,7 @@ mod tests {
         assert!(reads.lines.lock().is_empty());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn one_who_missed_too_much_does_not_spoil_it_for_others() {
         let (history, reads) = reads(100, false);
         let first = reads.ask(&room(), since(100));
@@ -345,7 +345,7 @@ mod tests {
         assert_eq!(offsets(recent).await, [99, 100]);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn nobody_is_read_for_once_gone_and_a_failure_is_everybodys() {
         let (history, reads) = reads(5, false);
         drop(reads.ask(&room(), since(1)));
@@ -377,7 +377,7 @@ mod tests {
             top in 0..30_u64,
             asks in proptest::collection::vec(proptest::option::of(0..32_u64), 1..12),
         ) {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             runtime.block_on(async {
                 let (history, reads) = reads(top, true);
                 let (callers, answers): (Vec<_>, Vec<_>) = asks.iter().map(|offset| {

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    broker::{Answer, Broker, BrokerError, Health},
+    broker::{Answer, Broker, BrokerError, Health, Presence},
     hub::{Aside, Hub, Outbox, Room, Seat, SeatId},
 };
 
@@ -92,10 +92,11 @@ impl Node {
         }
     }
 
-    /// The same with another time that a client stays present after its node has ended without saying so. Default 1 min.
+    /// Keeps presence in `store`, for `ttl` at a time: so long a client stays present after its node has ended without
+    /// saying so. Otherwise it is kept by the broker, for a minute at a time.
     #[must_use]
-    pub fn with_presence_ttl(self, ttl: Duration) -> Self {
-        Self { attendance: Attendance::new(self.broker.presence.clone(), ttl), ..self }
+    pub fn with_presence(self, store: Arc<dyn Presence>, ttl: Duration) -> Self {
+        Self { attendance: Attendance::new(store, ttl), ..self }
     }
 
     /// The name of this node, unique in the cluster.
@@ -358,7 +359,7 @@ mod tests {
     fn node(broker: &Arc<Scripted>) -> Arc<Node> {
         let metrics = Arc::new(Metrics::new());
         let hub = Arc::new(Hub::new(1 << 20, metrics.clone(), TaskTracker::new()));
-        let memory = Broker::of(Arc::new(MemoryBroker::new(hub.clone(), metrics)));
+        let memory = Broker::from(MemoryBroker::new(hub.clone(), metrics));
         let broker = Broker { pubsub: broker.clone(), ..memory };
         Arc::new(Node::new("test", hub, broker, TaskTracker::new()))
     }

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 use roomcast_shared::event::Event;
 
 use self::history::Histories;
-use super::{Answer, Health, PubSub};
+use super::{Answer, Broker, Health, PubSub};
 use crate::{
     hub::{Deliver, Delivered},
     metrics::Metrics,
@@ -70,6 +70,19 @@ impl MemoryBroker {
                 self.metrics.inbox_full.inc();
                 Some(space)
             }
+        }
+    }
+}
+
+/// All that a node needs which is alone.
+impl From<MemoryBroker> for Broker {
+    fn from(broker: MemoryBroker) -> Self {
+        let broker = Arc::new(broker);
+        Self {
+            pubsub: broker.clone(),
+            history: broker,
+            presence: Arc::new(MemoryPresence::new()),
+            control: Arc::new(MemoryControl::default()),
         }
     }
 }

@@ -22,7 +22,7 @@ use self::{
     subscribe::Subscriber,
     writer::Writer,
 };
-use super::{Answer, Appended, BrokerError, Health, PubSub};
+use super::{Answer, Appended, Broker, BrokerError, Health, PubSub};
 use crate::{hub::Deliver, metrics::Metrics};
 
 mod commands;
@@ -180,6 +180,12 @@ impl RedisBroker {
             self.publish_errors.inc();
         }
         pushed
+    }
+}
+
+impl From<Arc<RedisBroker>> for Broker {
+    fn from(broker: Arc<RedisBroker>) -> Self {
+        Self { pubsub: broker.clone(), history: broker.clone(), presence: broker.clone(), control: broker }
     }
 }
 
