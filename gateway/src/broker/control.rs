@@ -11,9 +11,16 @@ use super::Answer;
 pub trait Ear: Send + Sync + 'static {
     /// Something was said to this node or to all. Must not block.
     fn hear(&self, message: Bytes);
+
+    /// What is said from now on is heard; what was said before may have been missed. Told at the start and after every
+    /// reconnect. Must not block.
+    fn connected(&self);
 }
 
 /// Carries messages between nodes, at most once, and keeps facts for all of them.
+///
+/// Calls take effect whether or not anybody waits for the answer, save [`Control::kept`]. What one node tells another, or all,
+/// is heard in the order of its calls. A fact that was kept before something was told is found by whoever hears that.
 pub trait Control: Send + Sync + 'static {
     /// From now on what is said to the node of this id, or to all, goes to `ear`. Called once, at the start.
     fn listen(&self, node: &str, ear: Arc<dyn Ear>);

@@ -8,6 +8,8 @@ use roomcast_shared::publication::ClientInfo;
 use super::Answer;
 
 /// Keeps who is in which room.
+///
+/// Entering, leaving and renewing take effect in the order of calls, whether or not anybody waits for the answers.
 pub trait Presence: Send + Sync + 'static {
     /// A client is in the room, for `ttl` from now on.
     fn enter(&self, room: &str, member: &ClientInfo, ttl: Duration) -> Answer<()>;

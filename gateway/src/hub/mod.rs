@@ -107,6 +107,15 @@ impl Hub {
         }
     }
 
+    /// The rooms of this node, as they are now.
+    pub fn rooms(&self) -> Vec<Arc<Room>> {
+        let mut all = Vec::with_capacity(self.room_count());
+        for shard in &self.rooms {
+            all.extend(shard.lock().values().cloned());
+        }
+        all
+    }
+
     /// How many rooms this node has.
     pub fn room_count(&self) -> usize {
         usize::try_from(self.jobs.metrics.rooms.get()).unwrap_or(0)

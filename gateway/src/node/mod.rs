@@ -20,6 +20,8 @@ use crate::{
     hub::{Hub, Outbox, Room, Seat, SeatId},
 };
 
+pub mod cluster;
+
 const SHARDS: usize = 64;
 
 /// How long an empty room stays subscribed, so that a client that comes back at once costs the broker nothing.

@@ -1,0 +1,47 @@
+//! Where what other nodes say is put down, in order, until the worker takes it. Bounded: the broker's reader never waits for
+//! a node's commands.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc};
+
+use crate::broker;
+
+/// Messages that may wait. A worker that is so far behind is stuck, and what comes then is not taken.
+const WAITING: usize = 16_384;
+
+/// Takes messages from the broker.
+pub(super) struct Ear {
+    inbox: mpsc::Sender<Bytes>,
+    connected: Arc<Notify>,
+    full: AtomicBool,
+}
+
+/// An ear, what it has heard, and what tells that it hears from now on.
+pub(super) fn ear() -> (Ear, mpsc::Receiver<Bytes>, Arc<Notify>) {
+    let (inbox, heard) = mpsc::channel(WAITING);
+    let connected = Arc::new(Notify::new());
+    (Ear { inbox, connected: connected.clone(), full: AtomicBool::new(false) }, heard, connected)
+}
+
+impl broker::Ear for Ear {
+    fn hear(&self, message: Bytes) {
+        // A copy, as the message may be a slice of a large buffer.
+        let taken = self.inbox.try_send(Bytes::copy_from_slice(&message));
+        let full = matches!(taken, Err(mpsc::error::TrySendError::Full(_)));
+        if self.full.swap(full, Ordering::Relaxed) != full {
+            tracing::error!(
+                full,
+                "commands of other nodes come faster than they are carried out; while full, some are lost"
+            );
+        }
+    }
+
+    fn connected(&self) {
+        self.connected.notify_one();
+    }
+}
