@@ -64,7 +64,7 @@ impl Setting {
         let outboxes: Vec<_> = (0..subscribers).map(|_| Arc::new(Outbox::new(sink(), usize::MAX))).collect();
         let room = hub.open(ROOM);
         for outbox in &outboxes {
-            hub.join(&room, Seat { outbox: outbox.clone(), wire: Wire::JsonWebSocket });
+            hub.join(&room, Seat::new(outbox.clone(), Wire::JsonWebSocket));
         }
         Self { runtime, hub, metrics, outboxes, slow }
     }
@@ -75,7 +75,7 @@ impl Setting {
         let wanted = self.metrics.deliveries.get() + ROUND * self.outboxes.len() as u64;
         self.runtime.block_on(async {
             for _ in 0..ROUND {
-                if let Delivered::Full(space) = self.hub.deliver(ROOM, publication()) {
+                if let Delivered::Full(space) = self.hub.deliver(ROOM, publication().into()) {
                     space.await;
                 }
             }

@@ -19,7 +19,7 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// `roomcast_connects_total`: connections whose `connect` command was accepted.
     pub connects: IntCounter,
-    /// `roomcast_upgrades_refused_total{reason}`: upgrade requests answered with an HTTP error.
+    /// `roomcast_upgrades_refused_total{reason}`: requests to connect, or with commands, answered with an HTTP error.
     pub upgrades_refused: IntCounterVec,
     /// `roomcast_closes_total{code}`: connections ended, by close code.
     pub closes: IntCounterVec,
@@ -33,6 +33,14 @@ pub struct Metrics {
     pub delivered_bytes: IntCounter,
     /// `roomcast_queue_overflows_total`: connections closed because their outbox was full.
     pub queue_overflows: IntCounter,
+    /// `roomcast_slow_consumers_total{policy="close"}`: connections closed because they read too slowly.
+    pub slow_closed: IntCounter,
+    /// `roomcast_slow_consumers_total{policy="resync"}`: seats taken out because their connections read too slowly.
+    pub slow_resynced: IntCounter,
+    /// `roomcast_slow_consumers_total{policy="latest"}`: deliveries in which older publications gave way to the newest.
+    pub slow_skipped: IntCounter,
+    /// `roomcast_positions_lost_total`: seats taken out because they had missed something.
+    pub positions_lost: IntCounter,
     /// `roomcast_inbox_full_total`: times a publisher or the broker's reader waited for a room.
     pub inbox_full: IntCounter,
     /// `roomcast_rooms`: rooms with at least one seat on this node.
@@ -73,16 +81,25 @@ impl Metrics {
         let r = &registry;
         process(r);
         build_info(r);
+        let slow = counters(r, "slow_consumers_total", "What became of those who read too slowly.", &["policy"]);
         Self {
             connections: gauge(r, "connections", "Client connections open at present."),
             connects: counter(r, "connects_total", "Connections whose connect command was accepted."),
-            upgrades_refused: counters(r, "upgrades_refused_total", "Upgrade requests refused.", &["reason"]),
+            upgrades_refused: counters(r, "upgrades_refused_total", "Requests of clients refused.", &["reason"]),
             closes: counters(r, "closes_total", "Connections ended, by close code.", &["code"]),
             commands: counters(r, "commands_total", "Commands of clients.", &["method", "result"]),
             publications: counter(r, "publications_total", "Publications that arrived for rooms of this node."),
             deliveries: counter(r, "deliveries_total", "Publications handed to connections."),
             delivered_bytes: counter(r, "delivered_bytes_total", "Bytes of publications handed to connections."),
             queue_overflows: counter(r, "queue_overflows_total", "Connections closed because their queue was full."),
+            slow_closed: slow.with_label_values(&["close"]),
+            slow_resynced: slow.with_label_values(&["resync"]),
+            slow_skipped: slow.with_label_values(&["latest"]),
+            positions_lost: counter(
+                r,
+                "positions_lost_total",
+                "Subscriptions ended because they had missed something.",
+            ),
             inbox_full: counter(r, "inbox_full_total", "Times a publisher or the broker's reader waited for a room."),
             rooms: gauge(r, "rooms", "Rooms with at least one subscriber on this node."),
             subscriptions: gauge(r, "subscriptions", "Subscriptions on this node."),

@@ -303,7 +303,7 @@ fn values_are_read_from_files_by_any_source() {
         .variable("ROOMCAST_AUTH_HMAC_SECRET_FILE", "@/secret")
         .variable("ROOMCAST_API_KEY_FILE", "@/key");
     let loaded = case.load();
-    assert_eq!(loaded.settings.auth.hmac_secret.unwrap().reveal(), SECRET);
+    assert_eq!(loaded.settings.auth.hmac_secret.as_ref().unwrap().reveal(), SECRET);
     assert_eq!(loaded.settings.api.key.unwrap().reveal(), "two\nlines");
     let source = loaded.provenance.of("auth.hmac_secret").to_string();
     assert!(source.starts_with("ROOMCAST_AUTH_HMAC_SECRET_FILE (/"), "{source}");
@@ -311,7 +311,7 @@ fn values_are_read_from_files_by_any_source() {
     let case = Case::new().content("secret", SECRET);
     let path = case.folder.path().join("secret").display().to_string();
     let loaded = case.file(&format!("[auth]\nhmac_secret_file = \"{path}\"")).load();
-    assert_eq!(loaded.settings.auth.hmac_secret.unwrap().reveal(), SECRET);
+    assert_eq!(loaded.settings.auth.hmac_secret.as_ref().unwrap().reveal(), SECRET);
 }
 
 #[test]

@@ -175,7 +175,7 @@ fn what_is_published_after_a_seat_is_taken_reaches_it() {
         start.wait();
         for _ in 0..10 {
             let outbox = Arc::new(Outbox::new(Record::default(), 1 << 20));
-            let seat = hub.join(&room, Seat { outbox: outbox.clone(), wire: Wire::JsonWebSocket });
+            let seat = hub.join(&room, Seat::new(outbox.clone(), Wire::JsonWebSocket));
             let _ = hub.deliver(room.name(), said(b"\"late\""));
             let begin = std::time::Instant::now();
             let heard = || outbox.socket().0.lock().windows(6).any(|bytes| bytes == b"\"late\"");

@@ -17,7 +17,8 @@ use std::{
 use common::{Client, Frame, Gateway, Value, frame, from_protobuf, http, json, redis::RedisServer, to_protobuf};
 use futures_util::future::join_all;
 use jsonwebtoken::{EncodingKey, Header};
-use roomcast_shared::protocol::Encoding;
+use prost::Message;
+use roomcast_shared::protocol::{Encoding, command::ConnectRequest, reply::Push};
 use serde_json::Map;
 use tokio::time::{Instant, timeout};
 
@@ -118,6 +119,8 @@ struct Connection {
     client: Client,
     /// `connect` was accepted, so that other commands are.
     connected: bool,
+    /// It only listens: what it says is a connect request, and what it is told are bare pushes.
+    listens: bool,
     /// What came since the step began.
     seen: Seen,
 }
@@ -158,10 +161,10 @@ impl<'a> Play<'a> {
             connection.seen = Seen::default();
         }
         if let Some(name) = step["open"].as_str() {
-            self.open(name).await;
+            self.open(name, step["path"].as_str().unwrap_or("/connection/websocket")).await;
         }
         if let Some(name) = step["send"].as_str() {
-            let frames = self.frames(step);
+            let frames = if self.clients[name].listens { self.request(step) } else { self.frames(step) };
             let connection = self.clients.get_mut(name).expect("the conversation opens it first");
             connection.client.send_bytes(&frames).await;
         }
@@ -187,13 +190,14 @@ impl<'a> Play<'a> {
         self.names.put_in(&Value::Object(came), &self.suffix)
     }
 
-    async fn open(&mut self, name: &str) {
+    async fn open(&mut self, name: &str, path: &str) {
         let protocol: &[_] = match self.encoding {
             Encoding::Json => &[],
             Encoding::Protobuf => &[("sec-websocket-protocol", "centrifuge-protobuf")],
         };
-        let client = Client::open_at(self.node.clients, "/connection/websocket", protocol).await;
-        let connection = Connection { client, connected: false, seen: Seen::default() };
+        let client = Client::open_at(self.node.clients, path, protocol).await;
+        let listens = path.contains("/uni_");
+        let connection = Connection { client, listens, connected: false, seen: Seen::default() };
         self.clients.insert(name.to_owned(), connection);
     }
 
@@ -209,6 +213,18 @@ impl<'a> Play<'a> {
         let together = step["one_frame"] != false;
         let frames = if together { vec![lines.join("\n")] } else { lines };
         frames.iter().flat_map(|text| spell(self.encoding, text)).collect()
+    }
+
+    /// The WebSocket frame of a `send` step that is a connect request.
+    fn request(&self, step: &Value) -> Vec<u8> {
+        let request = self.fill(&step["lines"][0]);
+        match self.encoding {
+            Encoding::Json => frame(0x81, request.to_string().as_bytes()),
+            Encoding::Protobuf => {
+                let request: ConnectRequest = serde_json::from_value(request).expect("a connect request");
+                frame(0x82, &request.encode_to_vec())
+            }
+        }
     }
 
     async fn call(&self, method: &str, step: &Value) -> Value {
@@ -302,6 +318,7 @@ impl Connection {
             (1, Encoding::Json) => {
                 self.note(serde_json::from_slice(&frame.payload).expect("one JSON text in each frame"));
             }
+            (2, Encoding::Protobuf) if self.listens => self.note(push_from_protobuf(&frame.payload)),
             (2, Encoding::Protobuf) => self.note(from_protobuf(&frame.payload)),
             (opcode, _) => panic!("a frame of opcode {opcode} to a client of {encoding:?}"),
         }
@@ -315,6 +332,8 @@ impl Connection {
             self.seen.replies.insert(id.to_string(), message);
         } else if let Some(push) = object.remove("push") {
             self.seen.pushes.push(push);
+        } else if self.listens && !object.is_empty() {
+            self.seen.pushes.push(message);
         }
     }
 }
@@ -339,7 +358,7 @@ impl Seen {
 
 impl Names {
     fn learn(&mut self, connection: &str, seen: &Seen) {
-        for reply in seen.replies.values() {
+        for reply in seen.replies.values().chain(&seen.pushes) {
             if let Some(id) = reply["connect"]["client"].as_str() {
                 self.clients.insert(id.to_owned(), connection.to_owned());
             }
@@ -392,6 +411,14 @@ fn spell(encoding: Encoding, text: &str) -> Vec<u8> {
     }
     let message = to_protobuf(text);
     frame(0x82, message.as_deref().unwrap_or(text.as_bytes()))
+}
+
+/// The bare push in a Protobuf message as the JSON it would have been.
+fn push_from_protobuf(message: &[u8]) -> Value {
+    let push = Push::decode_length_delimited(message).expect("a push");
+    let mut text = Vec::new();
+    Encoding::Json.encode_push(&push, &mut text).expect("its payloads are JSON");
+    serde_json::from_slice(&text).expect("it was written as JSON")
 }
 
 /// A token of these claims, `$key` being the secret it is signed with.

@@ -19,7 +19,7 @@ use crate::{
     ops::Readiness,
     session::{Context, Gate},
     shutdown::Stoppable,
-    transport::{listen, websocket::WebSockets},
+    transport::{self, Entrance, listen},
 };
 
 mod banner;
@@ -91,11 +91,11 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<Running> {
     let limits = &settings.client;
     let gate = Gate::new(limits.connection_limit, limits.connection_rate_limit, metrics.connections.clone());
     let readiness = Readiness::new(node, gate.clone(), metrics, settings.ready.broker_grace);
-    let websockets = WebSockets::new(context.clone(), gate, connections.clone());
+    let entrance = Entrance::new(context.clone(), gate, connections.clone(), None);
 
     let limits = settings.shutdown.clone();
     let stoppable = Stoppable { readiness, context, accepting, serving, connections, services, limits };
-    let client_routes = websockets.routes().merge(playground::routes(loaded));
+    let client_routes = transport::routes(&entrance).merge(playground::routes(loaded));
     let (clients, internal) = listen(&settings, client_routes, internal_routes(loaded, &stoppable), &stoppable)?;
     let broker = if settings.redis.url.is_some() { "redis" } else { "memory" };
     let version = env!("CARGO_PKG_VERSION");

@@ -20,7 +20,8 @@ pub trait Presence: Send + Sync + 'static {
     /// Renews clients of this node for `ttl`, many in one call. One that the store has forgotten is entered anew.
     fn renew(&self, members: Vec<(Arc<str>, Arc<ClientInfo>)>, ttl: Duration) -> Answer<()>;
 
-    /// Everybody in the room, up to `limit` of them after `cursor` (empty: from the beginning), in no particular order.
+    /// Those in the room in the order of their clients, after the one `cursor` (empty: from the beginning), `limit` (and
+    /// [`Members::MAX`]) at most. There may be fewer, also none, before the last part.
     fn members(&self, room: &str, cursor: &str, limit: u32) -> Answer<Members>;
 
     /// How many are in the room, known without reading them.
@@ -30,10 +31,15 @@ pub trait Presence: Send + Sync + 'static {
 /// Part of those who are in a room.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Members {
-    /// The clients. One that stays for the whole walk is named once at least.
+    /// The clients. One that stays for the whole walk is named in it once.
     pub clients: Vec<ClientInfo>,
     /// Where the next part begins; empty after the last one.
     pub cursor: String,
+}
+
+impl Members {
+    /// Clients in one part at most.
+    pub const MAX: u32 = 1_000;
 }
 
 /// How many are in a room.

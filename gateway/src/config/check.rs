@@ -78,6 +78,7 @@ fn limits(settings: &Settings) -> Vec<(&'static str, String)> {
         ("client.send_buffer", client.send_buffer),
         ("client.pending_commands", client.pending_commands as usize),
         ("websocket.message_size_limit", settings.websocket.message_size_limit),
+        ("transports.request_size_limit", settings.transports.request_size_limit),
         ("channel.max_length", settings.channel.max_length),
         ("hub.inbox_size", settings.hub.inbox_size),
         ("redis.publish_queue", redis.publish_queue as usize),

@@ -19,6 +19,7 @@ mod section;
 mod settings;
 mod suggest;
 mod tokens;
+mod transports;
 mod value;
 
 pub use environment::variable;
@@ -31,6 +32,7 @@ pub use rooms::{DataFormat, DeltaType, Namespace, RecoveryMode, RoomPattern, Roo
 pub use secret::{Pem, RedisUrl, Secret};
 pub use settings::{Api, Channel, Client, Concluded, Http, Hub, Log, Ready, Redis, Settings, Shutdown, WebSocket};
 pub use tokens::{Auth, Flat, KeyUrl, NamedIssuer, Pattern, TokenKeys};
+pub use transports::Transports;
 pub use value::{LogFormat, LogLevel};
 
 /// What the names of all variables begin with.

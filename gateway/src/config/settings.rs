@@ -13,6 +13,7 @@ use super::{
     secret::{RedisUrl, Secret},
     section::{About, Place, Visitor, section},
     tokens::Auth,
+    transports::Transports,
     value::{LogFormat, LogLevel},
 };
 
@@ -42,6 +43,8 @@ section! {
         api: Api,
         /// What one client, or all clients of one node, may take.
         client: Client,
+        /// The ways to connect.
+        transports: Transports,
         /// The WebSocket transport.
         websocket: WebSocket,
         /// HTTP requests, before any upgrade.
@@ -115,7 +118,7 @@ section! {
     WebSocket {
         /// Size of one message of a client, beyond which it is closed (1009).
         message_size_limit: usize = "64KB",
-        /// How long the last words to a client may take to be written when its connection ends.
+        /// How long the last words to a client may take to be written when its connection ends, over any transport.
         write_timeout: Duration = "1s",
     }
 }
@@ -123,7 +126,7 @@ section! {
 section! {
     /// HTTP requests, before any upgrade.
     Http {
-        /// How long a client may take to send the head of its request.
+        /// How long a client may take to send the head of its request, and again for the body.
         header_timeout: Duration = "5s",
     }
 }

@@ -3,12 +3,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use roomcast_shared::publication::Publication;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use roomcast_shared::event::Event;
 
 use super::{
-    Delivered, Jobs,
-    frame::Joined,
-    room::{Put, Room, Seat},
+    Delivered, Outbox, Seat, SlowPolicy,
+    joined::{Buffer, Joined},
+    position::Runs,
+    room::{Put, Room},
+    seats::Hearing,
+    segment::Segments,
 };
 
 /// Up to this many seats the caller delivers itself: that costs less than handing the work to a task.
@@ -18,46 +23,51 @@ const SEATS_SERVED_BY_CALLER: usize = 4;
 /// where there are many, and a quiet room never waits.
 const GATHERING_PAUSE: Duration = Duration::from_millis(1);
 
-/// Puts a publication into the room's inbox and sees to it that somebody delivers it.
-pub(super) fn deliver(room: &Arc<Room>, publication: Publication, jobs: &Arc<Jobs>) -> Delivered {
-    let (put, full) = room.put(publication, jobs.inbox_limit);
+/// Puts an event into the room's inbox and sees to it that somebody delivers it.
+pub(super) fn deliver(room: &Arc<Room>, event: Event) -> Delivered {
+    let limit = room.jobs.inbox_limit;
+    let (put, full) = room.put(event, limit);
     if let Put::YourTurn = put {
-        take_turn(room, jobs);
+        take_turn(room);
     }
     if !full {
         return Delivered::Taken;
     }
-    Delivered::Full(room.space(jobs.inbox_limit))
+    Delivered::Full(room.space(limit))
 }
 
-fn take_turn(room: &Arc<Room>, jobs: &Arc<Jobs>) {
+fn take_turn(room: &Arc<Room>) {
     if room.len() > SEATS_SERVED_BY_CALLER {
-        jobs.tracker.spawn(job(room.clone(), jobs.clone()));
+        room.jobs.tracker.spawn(job(room.clone()));
         return;
     }
     // One turn is the caller's; if others add to it meanwhile, a job goes on, so that no caller is kept for long.
     if let Some(batch) = room.take_batch() {
-        // The seats are looked at after the batch is taken: it may hold what was said after somebody sat down just now.
-        let joined = Joined::new(room.name().clone(), batch);
-        for seats in &room.snapshot() {
-            hand_out(&joined, seats, jobs);
+        for run in Runs::new(batch) {
+            // The seats are looked at after the batch is taken: it may hold what was said after somebody sat down just now.
+            let (joined, segments) = begin(run, room);
+            for seats in &segments {
+                hand_out(&joined, seats, room);
+            }
         }
     }
     if let Some(batch) = room.take_batch() {
-        jobs.tracker.spawn(job_from(batch, room.clone(), jobs.clone()));
+        room.jobs.tracker.spawn(job_from(batch, room.clone()));
     }
 }
 
-async fn job(room: Arc<Room>, jobs: Arc<Jobs>) {
+async fn job(room: Arc<Room>) {
     if let Some(batch) = room.take_batch() {
-        job_from(batch, room, jobs).await;
+        job_from(batch, room).await;
     }
 }
 
-async fn job_from(mut batch: Vec<Publication>, room: Arc<Room>, jobs: Arc<Jobs>) {
+async fn job_from(mut batch: Vec<Event>, room: Arc<Room>) {
     loop {
         let several = batch.len() > 1;
-        turn(batch, &room, &jobs).await;
+        for run in Runs::new(batch) {
+            turn(run, &room).await;
+        }
         if several {
             tokio::time::sleep(GATHERING_PAUSE).await;
         } else {
@@ -70,20 +80,19 @@ async fn job_from(mut batch: Vec<Publication>, room: Arc<Room>, jobs: Arc<Jobs>)
     }
 }
 
-/// Delivers one batch. Further segments of a large room are walked through by tasks of their own, and the turn ends with the
+/// Delivers one run. Further segments of a large room are walked through by tasks of their own, and the turn ends with the
 /// last of them.
-async fn turn(batch: Vec<Publication>, room: &Arc<Room>, jobs: &Arc<Jobs>) {
-    let joined = Arc::new(Joined::new(room.name().clone(), batch));
-    let mut segments = room.snapshot();
-    segments.retain(|seats| !seats.is_empty());
+async fn turn(run: Vec<Event>, room: &Arc<Room>) {
+    let (joined, segments) = begin(run, room);
     if let [seats] = &segments[..] {
-        return hand_out(&joined, seats, jobs);
+        return hand_out(&joined, seats, room);
     }
+    let joined = Arc::new(joined);
     let others: Vec<_> = segments
         .into_iter()
         .map(|seats| {
-            let (joined, jobs) = (joined.clone(), jobs.clone());
-            jobs.clone().tracker.spawn(async move { hand_out(&joined, &seats, &jobs) })
+            let (joined, room) = (joined.clone(), room.clone());
+            room.clone().jobs.tracker.spawn(async move { hand_out(&joined, &seats, &room) })
         })
         .collect();
     for other in others {
@@ -91,19 +100,104 @@ async fn turn(batch: Vec<Publication>, room: &Arc<Room>, jobs: &Arc<Jobs>) {
     }
 }
 
+/// Settles who hears a run, and tells those who do not hear it as the others do.
+pub(super) fn begin(run: Vec<Event>, room: &Arc<Room>) -> (Joined, Segments) {
+    let run = Arc::new(run);
+    let turn = room.begin(&run);
+    let joined = Joined::new(room.name().clone(), run, &turn);
+    hand_to_late(&joined, &turn.late, room);
+    (joined, turn.segments)
+}
+
 /// The loop: a reference to the joined bytes into each outbox, and nothing else.
-fn hand_out(joined: &Joined, seats: &[Seat], jobs: &Jobs) {
-    let mut bytes = 0;
+pub(super) fn hand_out(joined: &Joined, seats: &[Seat], room: &Room) {
+    let mut sum = Sum::default();
     for seat in seats {
-        let buffer = joined.buffer(seat.wire);
-        seat.outbox.push(&buffer.bytes);
-        if let Some(disconnect) = &buffer.then_close {
-            seat.outbox.close(disconnect.clone());
-        }
-        bytes += buffer.bytes.len();
+        let buffer = joined.buffer(seat);
+        sum.add(buffer);
+        hand(buffer, seat, room, &mut sum);
     }
-    jobs.metrics.deliveries.inc_by((seats.len() * joined.len()) as u64);
-    jobs.metrics.delivered_bytes.inc_by(bytes as u64);
+    sum.count(room);
+}
+
+/// The same for those who hear the room in a form of their own; where several hear the same, it is made once.
+pub(super) fn hand_to_late(joined: &Joined, late: &[Hearing], room: &Room) {
+    if late.is_empty() {
+        return;
+    }
+    let mut sum = Sum::default();
+    let mut made: HashMap<_, Buffer, RandomState> = HashMap::default();
+    for hearing in late {
+        let seat = &hearing.seat;
+        let kind = (seat.wire as u8, seat.join_leave, seat.group, hearing.after, hearing.session);
+        let buffer = made.entry(kind).or_insert_with(|| joined.own_buffer(hearing));
+        sum.add(buffer);
+        hand(buffer, seat, room, &mut sum);
+    }
+    sum.count(room);
+}
+
+/// Tells one seat.
+#[inline]
+fn hand(buffer: &Buffer, seat: &Seat, room: &Room, sum: &mut Sum) {
+    if buffer.bytes.is_empty() {
+        // Nothing of it is for this kind of seat.
+    } else if seat.slow == SlowPolicy::Close {
+        seat.outbox.push(&buffer.bytes);
+    } else {
+        hand_gently(buffer, seat, room, sum);
+    }
+    if let Some(disconnect) = &buffer.then_close {
+        seat.outbox.close(disconnect.clone());
+    }
+}
+
+/// Tells a seat that is not closed when its connection reads too slowly.
+fn hand_gently(buffer: &Buffer, seat: &Seat, room: &Room, sum: &mut Sum) {
+    if seat.slow == SlowPolicy::Resync {
+        if !seat.outbox.offer(&buffer.bytes) {
+            sum.refused.push(seat.outbox.clone());
+        }
+        return;
+    }
+    if !buffer.moves.is_empty() {
+        // Of these every one is told, so that they go apart from the publications.
+        seat.outbox.push(&buffer.moves);
+    }
+    if !buffer.newest.is_empty() {
+        let newest = buffer.bytes.slice(buffer.newest.clone());
+        let all = if buffer.moves.is_empty() { &buffer.bytes } else { &newest };
+        let skipped = seat.outbox.push_newest(room.tag(), all, &newest);
+        sum.skipped += u64::from(skipped);
+    }
+}
+
+/// What is counted after the loop.
+#[derive(Default)]
+struct Sum {
+    publications: usize,
+    bytes: usize,
+    skipped: u64,
+    /// Those that were not told, because too much would have waited for them.
+    refused: Vec<Arc<Outbox>>,
+}
+
+impl Sum {
+    #[inline]
+    fn add(&mut self, buffer: &Buffer) {
+        self.publications += buffer.publications;
+        self.bytes += buffer.bytes.len();
+    }
+
+    fn count(self, room: &Room) {
+        let metrics = &room.jobs.metrics;
+        metrics.deliveries.inc_by(self.publications as u64);
+        metrics.delivered_bytes.inc_by(self.bytes as u64);
+        if self.skipped > 0 {
+            metrics.slow_skipped.inc_by(self.skipped);
+        }
+        room.refuse(self.refused);
+    }
 }
 
 #[cfg(test)]
@@ -117,11 +211,15 @@ mod tests {
 
     use bytes::Bytes;
     use parking_lot::Mutex;
+    use roomcast_shared::{
+        event::Said,
+        publication::{ClientInfo, Publication},
+    };
     use tokio_util::task::TaskTracker;
 
     use super::*;
     use crate::{
-        hub::{Deliver, Hub, Outbox, Sink, Wire},
+        hub::{Deliver, Hub, Mail, Sink, Wire, outbox::tests::Take, testing},
         metrics::Metrics,
     };
 
@@ -149,7 +247,7 @@ mod tests {
     }
 
     fn sit(hub: &Hub, room: &Room, outbox: &Listener) {
-        hub.join(room, Seat { outbox: outbox.clone(), wire: Wire::JsonWebSocket });
+        hub.join(room, Seat::new(outbox.clone(), Wire::JsonWebSocket));
     }
 
     /// The data of what it heard, in order: publisher and number.
@@ -247,7 +345,7 @@ mod tests {
         let room = hub.open("room");
         let (json, protobuf) = (listener(), listener());
         sit(&hub, &room, &json);
-        hub.join(&room, Seat { outbox: protobuf.clone(), wire: Wire::ProtobufWebSocket });
+        hub.join(&room, Seat::new(protobuf.clone(), Wire::ProtobufWebSocket));
         hub.deliver("room", Publication { data: Bytes::from_static(b"\xFF"), ..Publication::default() }.into());
         let close = |outbox: &Listener| {
             outbox.attend(&std::task::Context::from_waker(std::task::Waker::noop())).close.map(|close| close.code)
@@ -259,5 +357,142 @@ mod tests {
     #[test]
     fn a_room_that_is_not_there_takes_nothing() {
         assert!(matches!(hub(1).deliver("nowhere", publication(0, 0).into()), Delivered::NoRoom));
+    }
+
+    fn client(user: &str) -> ClientInfo {
+        ClientInfo { user: user.to_owned(), ..ClientInfo::default() }
+    }
+
+    #[test]
+    fn who_comes_and_goes_is_told_to_those_who_asked_in_order() {
+        let hub = testing::hub();
+        let room = hub.open("room");
+        let (asked, others, protobuf) = (testing::listener(), testing::listener(), testing::listener());
+        hub.join(&room, Seat { join_leave: true, ..testing::seat(&asked) });
+        hub.join(&room, testing::seat(&others));
+        hub.join(&room, Seat { join_leave: true, wire: Wire::ProtobufWebSocket, ..testing::seat(&protobuf) });
+        let said = |number: &str| testing::said(number).into();
+        testing::turn(&room, [Event::Join(client("ann")), said("1"), Event::Leave(client("ann")), said("2")]);
+        testing::turn(&room, [Event::Join(client("ben"))]);
+        let kinds: Vec<_> = testing::heard(&asked)
+            .into_iter()
+            .map(|message| message["push"].as_object().unwrap().keys().find(|key| *key != "channel").unwrap().clone())
+            .collect();
+        assert_eq!(kinds, ["join", "pub", "leave", "pub", "join"]);
+        assert_eq!(testing::heard(&asked)[0]["push"]["join"]["info"]["user"], "ann");
+        assert_eq!(testing::payloads(&others), [1, 2]);
+        assert_eq!(testing::heard(&others).len(), 2);
+        assert!(protobuf.socket().said().windows(3).any(|bytes| bytes == b"ben"));
+        assert_eq!(hub.jobs.metrics.deliveries.get(), 6, "publications are counted, not who comes and goes");
+    }
+
+    #[test]
+    fn nothing_is_written_where_nothing_is_for_a_seat() {
+        let hub = testing::hub();
+        let room = hub.open("room");
+        // A script that is asked more often than it has lines would take everything.
+        let others = testing::slow_listener([Take::Breaks], usize::MAX);
+        hub.join(&room, testing::seat(&others));
+        testing::turn(&room, [Event::Join(client("ann"))]);
+        assert!(!testing::attention(&others).broken);
+    }
+
+    #[test]
+    fn a_session_that_is_excluded_hears_everything_else() {
+        let hub = testing::hub();
+        let room = hub.open("room");
+        let (speaker, other) = (testing::listener(), testing::listener());
+        let client = uuid::Uuid::new_v4();
+        hub.sessions.open(client, speaker.clone());
+        let id = hub.join(&room, testing::seat(&speaker));
+        hub.join(&room, testing::seat(&other));
+        let own = |data: &str| Event::from(Said { exclude: Some(client.as_u128()), ..testing::said(data) });
+        testing::turn(&room, [own("1"), testing::said("2").into(), own("3")]);
+        testing::turn(&room, [testing::said("4").into()]);
+        testing::turn(&room, [own("5")]);
+        testing::turn(&room, [testing::said("6").into()]);
+        assert_eq!(testing::payloads(&speaker), [2, 4, 6]);
+        assert_eq!(testing::payloads(&other), [1, 2, 3, 4, 5, 6]);
+        let dynamic: Arc<Outbox> = speaker;
+        hub.leave(&room, id, &dynamic);
+        assert_eq!(room.len(), 1);
+        // Whom nobody knows here cannot be excluded.
+        let unknown = Said { exclude: Some(7), ..testing::said("7") };
+        testing::turn(&room, [unknown.into()]);
+        assert_eq!(testing::payloads(&other).len(), 7);
+    }
+
+    /// With a position it goes on in the history as if it had heard its own.
+    #[test]
+    fn a_session_that_is_excluded_keeps_its_position() {
+        let hub = testing::hub();
+        let room = hub.open("room");
+        let speaker = testing::listener();
+        let client = uuid::Uuid::new_v4();
+        hub.sessions.open(client, speaker.clone());
+        let positioned = Seat { positioned: true, ..testing::seat(&speaker) };
+        room.aside(1000).sit(positioned, Some(testing::at(0))).unwrap();
+        let kept = |offset| testing::kept(testing::at(offset));
+        let own = |offset| Event::from(Said { exclude: Some(client.as_u128()), ..kept(offset) });
+        testing::turn(&room, [own(1)]);
+        testing::turn(&room, [kept(2).into(), own(3)]);
+        testing::turn(&room, [kept(4).into()]);
+        testing::turn(&room, [own(5)]);
+        assert_eq!(testing::payloads(&speaker), [2, 4]);
+        assert!(speaker.take_mail().is_empty());
+        assert_eq!((room.position(), room.check(room.position(), testing::at(5))), (Some(testing::at(5)), 0));
+        testing::turn(&room, [kept(7).into()]);
+        assert_eq!(speaker.take_mail(), [Mail::Lost { room: room.name().clone() }]);
+    }
+
+    #[test]
+    fn a_slow_seat_that_comes_back_is_taken_out_and_what_waits_for_it_is_said() {
+        let hub = testing::hub();
+        let room = hub.open("room");
+        let (slow, other) = (testing::slow_listener([Take::Nothing], 1000), testing::listener());
+        hub.join(&room, Seat { slow: SlowPolicy::Resync, ..testing::seat(&slow) });
+        hub.join(&room, testing::seat(&other));
+        let data = format!("\"{}\"", "x".repeat(200));
+        for _ in 0..10 {
+            testing::turn(&room, [testing::said(&data).into()]);
+        }
+        assert_eq!((room.len(), hub.seat_count()), (1, 1));
+        assert_eq!(slow.take_mail(), [Mail::Slow { room: room.name().clone() }]);
+        assert!(testing::attention(&slow).close.is_none(), "the connection goes on");
+        assert!(slow.drain().unwrap());
+        let told = testing::payloads(&slow).len();
+        assert!((1..10).contains(&told), "{told} were told");
+        assert_eq!(testing::payloads(&other).len(), 10);
+        assert_eq!(hub.jobs.metrics.slow_resynced.get(), 1);
+        slow.push(&Bytes::from_static(b"\x81\x02{}"));
+        assert_eq!(testing::heard(&slow).len(), told + 1);
+    }
+
+    #[test]
+    fn only_the_newest_publication_waits_for_a_slow_seat_that_wants_no_other() {
+        let hub = testing::hub();
+        let (room, other_room) = (hub.open("room"), hub.open("other"));
+        let slow = testing::slow_listener([Take::Nothing], 2000);
+        let latest = Seat { slow: SlowPolicy::Latest, ..testing::seat(&slow) };
+        hub.join(&room, Seat { join_leave: true, ..latest.clone() });
+        hub.join(&other_room, latest);
+        testing::turn(&other_room, [testing::said("1000").into()]);
+        for number in 0..100 {
+            let both = [number * 2, number * 2 + 1].map(|number| testing::said(&number.to_string()).into());
+            testing::turn(&room, both);
+            if number == 50 {
+                slow.write(b"\x81\x02{}");
+                testing::turn(&room, [Event::Join(client("ann")), testing::said("7").into()]);
+            }
+        }
+        assert!(testing::attention(&slow).close.is_none());
+        assert!(slow.drain().unwrap());
+        let told = testing::heard(&slow);
+        assert_eq!(testing::payloads(&slow), [1000, 199]);
+        assert_eq!((told.len(), &told[1]), (4, &serde_json::json!({})), "in the order in which they came: {told:?}");
+        assert_eq!(told[2]["push"]["join"]["info"]["user"], "ann");
+        assert_eq!(hub.jobs.metrics.slow_skipped.get(), 101);
+        testing::turn(&room, [testing::said("300").into(), testing::said("301").into()]);
+        assert_eq!(testing::payloads(&slow)[2..], [300, 301], "while it reads it hears everything");
     }
 }

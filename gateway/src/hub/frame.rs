@@ -1,11 +1,14 @@
-//! One or several publications as the bytes of their WebSocket frames, made at most once per kind of client. Knows RFC 6455
-//! framing of what the server sends; masks, limits and reading are the transport's.
+//! Messages as the bytes of their frames, for each kind of client. Knows the framing of what the server sends, in frames of
+//! RFC 6455 and in streams; masks, limits and reading are the transport's.
 
-use std::sync::{Arc, OnceLock};
+use std::borrow::Cow;
 
-use bytes::Bytes;
 use roomcast_shared::{
-    protocol::{Encoding, code::Disconnect, reply::Reply},
+    protocol::{
+        Encoding, Envelope, Form,
+        code::{Disconnect, ErrorCode},
+        reply::{ConnectPush, ErrorReply, Push, Reply},
+    },
     publication::Publication,
 };
 
@@ -27,7 +30,7 @@ pub enum Opcode {
     Pong = 0xA,
 }
 
-/// How the bytes towards a client are made: encoding and framing together.
+/// How the bytes towards a client are made: encoding, framing and envelope together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Wire {
@@ -35,42 +38,177 @@ pub enum Wire {
     JsonWebSocket,
     /// Protobuf in binary frames.
     ProtobufWebSocket,
+    /// JSON texts, a newline behind each.
+    JsonStream,
+    /// Protobuf messages, each behind its length.
+    ProtobufStream,
+    /// JSON as the data of server-sent events (HTML Living Standard, section 9.2).
+    JsonEvents,
+    /// As `JsonWebSocket`, for a client that only listens.
+    UniJsonWebSocket,
+    /// As `ProtobufWebSocket`, for a client that only listens.
+    UniProtobufWebSocket,
+    /// As `JsonStream`, for a client that only listens.
+    UniJsonStream,
+    /// As `ProtobufStream`, for a client that only listens.
+    UniProtobufStream,
+    /// As `JsonEvents`, for a client that only listens.
+    UniJsonEvents,
+}
+
+/// What is put around a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    /// A WebSocket frame with this operation code.
+    WebSocket(Opcode),
+    /// A newline behind it.
+    Line,
+    /// Nothing: the message bears its length.
+    None,
+    /// What makes it an event of an event stream.
+    Event,
 }
 
 impl Wire {
-    const COUNT: usize = 2;
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 10] = [
+        Self::JsonWebSocket,
+        Self::ProtobufWebSocket,
+        Self::JsonStream,
+        Self::ProtobufStream,
+        Self::JsonEvents,
+        Self::UniJsonWebSocket,
+        Self::UniProtobufWebSocket,
+        Self::UniJsonStream,
+        Self::UniProtobufStream,
+        Self::UniJsonEvents,
+    ];
+
+    pub(super) const COUNT: usize = Self::ALL.len();
 
     /// The encoding of the messages.
     pub fn encoding(self) -> Encoding {
         match self {
-            Self::JsonWebSocket => Encoding::Json,
-            Self::ProtobufWebSocket => Encoding::Protobuf,
+            Self::ProtobufWebSocket | Self::ProtobufStream | Self::UniProtobufWebSocket | Self::UniProtobufStream => {
+                Encoding::Protobuf
+            }
+            _ => Encoding::Json,
         }
     }
 
-    fn opcode(self) -> Opcode {
+    /// Whether the client only listens: it is told bare pushes, without a reply around them.
+    pub fn is_unidirectional(self) -> bool {
+        self as u8 >= Self::UniJsonWebSocket as u8
+    }
+
+    /// Whether the messages lie in WebSocket frames. Over the others a client cannot speak, and its end is a message.
+    pub fn is_websocket(self) -> bool {
+        matches!(self.framing(), Framing::WebSocket(_))
+    }
+
+    /// Name of the transport, as backends are told it.
+    pub fn transport(self) -> &'static str {
         match self {
-            Self::JsonWebSocket => Opcode::Text,
-            Self::ProtobufWebSocket => Opcode::Binary,
+            Self::JsonWebSocket | Self::ProtobufWebSocket => "websocket",
+            Self::JsonStream | Self::ProtobufStream => "http_stream",
+            Self::JsonEvents => "sse",
+            Self::UniJsonWebSocket | Self::UniProtobufWebSocket => "uni_websocket",
+            Self::UniJsonStream | Self::UniProtobufStream => "uni_http_stream",
+            Self::UniJsonEvents => "uni_sse",
+        }
+    }
+
+    fn framing(self) -> Framing {
+        match self {
+            Self::JsonWebSocket | Self::UniJsonWebSocket => Framing::WebSocket(Opcode::Text),
+            Self::ProtobufWebSocket | Self::UniProtobufWebSocket => Framing::WebSocket(Opcode::Binary),
+            Self::JsonStream | Self::UniJsonStream => Framing::Line,
+            Self::ProtobufStream | Self::UniProtobufStream => Framing::None,
+            Self::JsonEvents | Self::UniJsonEvents => Framing::Event,
         }
     }
 
     /// Appends one message in its frame.
     pub fn put_message(self, message: &[u8], out: &mut Vec<u8>) {
-        put_frame_header(self.opcode(), message.len(), out);
+        match self.framing() {
+            Framing::WebSocket(opcode) => put_frame_header(opcode, message.len(), out),
+            Framing::Event => out.extend_from_slice(b"data: "),
+            Framing::Line | Framing::None => {}
+        }
         out.extend_from_slice(message);
+        match self.framing() {
+            Framing::Event => out.extend_from_slice(b"\n\n"),
+            Framing::Line => out.push(b'\n'),
+            Framing::WebSocket(_) | Framing::None => {}
+        }
     }
 
-    /// Appends one reply in its frame.
+    /// Appends one reply in its frame. A client that only listens is told the push in it, and the answer to its connect as
+    /// a push; other answers are not for it.
     ///
     /// # Errors
-    /// 3506 where a payload in it is no JSON and the client speaks JSON.
+    /// 3506 where a payload in it is no JSON and the client speaks JSON; for an error towards a client that only listens,
+    /// the disconnect that stands for it.
     pub fn put_reply(self, reply: &Reply, out: &mut Vec<u8>) -> Result<(), Disconnect> {
         let mut message = Vec::with_capacity(256);
-        self.encoding().encode_reply(reply, &mut message).map_err(|_| Disconnect::INAPPROPRIATE_PROTOCOL)?;
+        if self.is_unidirectional() {
+            let Some(push) = alone(reply)? else { return Ok(()) };
+            self.encoding().encode_push(&push, &mut message)
+        } else {
+            self.encoding().encode_reply(reply, &mut message)
+        }
+        .map_err(|_| Disconnect::INAPPROPRIATE_PROTOCOL)?;
         self.put_message(&message, out);
         Ok(())
     }
+
+    /// A ping of the protocol in its frame.
+    pub fn ping(self) -> &'static [u8] {
+        match self {
+            Self::JsonWebSocket | Self::UniJsonWebSocket => b"\x81\x02{}",
+            Self::ProtobufWebSocket | Self::UniProtobufWebSocket => b"\x82\x01\x00",
+            Self::JsonStream | Self::UniJsonStream => b"{}\n",
+            Self::ProtobufStream | Self::UniProtobufStream => b"\x00",
+            Self::JsonEvents | Self::UniJsonEvents => b"data: {}\n\n",
+        }
+    }
+
+    /// Appends the push of one publication, without a frame; nothing where it is no JSON and the encoding is.
+    pub(super) fn encode_publication(self, room: &str, publication: &Publication, message: &mut Vec<u8>) -> bool {
+        let form = Form { envelope: self.envelope(), ..Form::default() };
+        self.encoding().encode_publication_as(form, room, publication, message).is_ok()
+    }
+
+    /// What is around a push.
+    pub fn envelope(self) -> Envelope {
+        if self.is_unidirectional() { Envelope::Bare } else { Envelope::Reply }
+    }
+}
+
+/// The disconnect that a client which only listens gets instead of an error.
+fn instead_of(error: &ErrorReply) -> Disconnect {
+    let is = |code: &ErrorCode| error.code == code.code;
+    if is(&ErrorCode::TOKEN_EXPIRED) || is(&ErrorCode::EXPIRED) {
+        Disconnect::EXPIRED
+    } else if is(&ErrorCode::TOO_MANY_REQUESTS) {
+        Disconnect::TOO_MANY_REQUESTS
+    } else if is(&ErrorCode::PERMISSION_DENIED) {
+        Disconnect::PERMISSION_DENIED
+    } else {
+        Disconnect::SERVER_ERROR
+    }
+}
+
+/// What of a reply is for a client that only listens.
+fn alone(reply: &Reply) -> Result<Option<Cow<'_, Push>>, Disconnect> {
+    if let Some(error) = &reply.error {
+        return Err(instead_of(error));
+    }
+    if let Some(result) = &reply.connect {
+        let connect = Some(Box::new(ConnectPush::from((**result).clone())));
+        return Ok(Some(Cow::Owned(Push { connect, ..Push::default() })));
+    }
+    Ok(reply.push.as_deref().map(Cow::Borrowed))
 }
 
 /// Appends the header of an unfragmented, unmasked frame: 2, 4 or 10 bytes.
@@ -89,49 +227,68 @@ pub fn put_frame_header(opcode: Opcode, length: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// The publications of one turn, joined into one buffer for each kind of client that sits in the room.
-pub(super) struct Joined {
-    room: Arc<str>,
-    publications: Vec<Publication>,
-    buffers: [OnceLock<Buffer>; Wire::COUNT],
-}
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use roomcast_shared::protocol::reply::EmptyResult;
 
-/// What a kind of client is told in one turn.
-pub(super) struct Buffer {
-    /// The frames, one after the other.
-    pub(super) bytes: Bytes,
-    /// Set where a publication cannot be told to this kind of client: it ends with this after `bytes`.
-    pub(super) then_close: Option<Disconnect>,
-}
+    use super::*;
 
-impl Joined {
-    pub(super) fn new(room: Arc<str>, publications: Vec<Publication>) -> Self {
-        Self { room, publications, buffers: [const { OnceLock::new() }; Wire::COUNT] }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.publications.len()
-    }
-
-    pub(super) fn buffer(&self, wire: Wire) -> &Buffer {
-        self.buffers[wire as usize].get_or_init(|| self.encode(wire))
-    }
-
-    fn encode(&self, wire: Wire) -> Buffer {
-        let mut bytes = Vec::with_capacity(self.publications.iter().map(size_hint).sum());
-        let mut message = Vec::with_capacity(512);
-        for publication in &self.publications {
-            message.clear();
-            if wire.encoding().encode_publication(&self.room, publication, &mut message).is_err() {
-                return Buffer { bytes: bytes.into(), then_close: Some(Disconnect::INAPPROPRIATE_PROTOCOL) };
-            }
-            wire.put_message(&message, &mut bytes);
+    #[test]
+    fn pings_are_what_the_frame_writer_makes() {
+        for (number, wire) in Wire::ALL.into_iter().enumerate() {
+            assert_eq!(wire as usize, number);
+            let mut frame = Vec::new();
+            wire.put_message(wire.encoding().ping(), &mut frame);
+            assert_eq!(wire.ping(), frame, "{wire:?}");
         }
-        Buffer { bytes: bytes.into(), then_close: None }
     }
-}
 
-/// A little more than a publication takes on the wire in most rooms, so that the buffer seldom grows.
-fn size_hint(publication: &Publication) -> usize {
-    publication.data.len() + publication.info.as_ref().map_or(96, |info| 192 + info.conn_info.len())
+    #[test]
+    fn each_framing_is_put_around_each_envelope() {
+        let reply = r#"{"push":{"channel":"a","pub":{"data":[1]}}}"#;
+        let push = r#"{"channel":"a","pub":{"data":[1]}}"#;
+        let framed =
+            |opcode, message: &str| format!("{opcode}{}{message}", char::from(u8::try_from(message.len()).unwrap()));
+        let protobuf = "\x0b\x12\x01a\"\x06\"\x04[\n1]";
+        let cases = [
+            (Wire::JsonWebSocket, framed('\u{81}', reply)),
+            (Wire::JsonStream, format!("{reply}\n")),
+            (Wire::JsonEvents, format!("data: {reply}\n\n")),
+            (Wire::ProtobufWebSocket, framed('\u{82}', &format!("\x0d\"{protobuf}"))),
+            (Wire::ProtobufStream, format!("\x0d\"{protobuf}")),
+            (Wire::UniJsonWebSocket, framed('\u{81}', push)),
+            (Wire::UniJsonStream, format!("{push}\n")),
+            (Wire::UniJsonEvents, format!("data: {push}\n\n")),
+            (Wire::UniProtobufWebSocket, framed('\u{82}', protobuf)),
+            (Wire::UniProtobufStream, protobuf.to_owned()),
+        ];
+        let publication = Publication { data: Bytes::from_static(b"[\n1]"), ..Publication::default() };
+        for (wire, expected) in cases {
+            let (mut message, mut out) = (Vec::new(), Vec::new());
+            assert!(wire.encode_publication("a", &publication, &mut message));
+            wire.put_message(&message, &mut out);
+            let said: String = out.into_iter().map(char::from).collect();
+            assert_eq!(said, expected, "{wire:?}");
+        }
+    }
+
+    #[test]
+    fn who_only_listens_is_told_pushes_and_ends_by_errors() {
+        let mut out = Vec::new();
+        let reply = Reply { id: 7, unsubscribe: Some(EmptyResult {}), ..Reply::default() };
+        assert_eq!(Wire::UniJsonStream.put_reply(&reply, &mut out), Ok(()));
+        assert!(out.is_empty(), "an answer is not for it");
+        let codes = [
+            (ErrorCode::TOKEN_EXPIRED, Disconnect::EXPIRED),
+            (ErrorCode::PERMISSION_DENIED, Disconnect::PERMISSION_DENIED),
+            (ErrorCode::INTERNAL, Disconnect::SERVER_ERROR),
+        ];
+        for (error, disconnect) in codes {
+            let reply = Reply { id: 1, error: Some(error.into()), ..Reply::default() };
+            assert_eq!(Wire::UniJsonStream.put_reply(&reply, &mut out), Err(disconnect));
+            assert_eq!(Wire::JsonStream.put_reply(&reply, &mut out), Ok(()));
+        }
+        assert!(out.starts_with(br#"{"id":1,"error":{"code":109,"#) && out.ends_with(b"\n"));
+    }
 }

@@ -8,19 +8,34 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use roomcast_shared::event::Event;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::metrics::Metrics;
 
+mod aside;
 mod fanout;
 mod frame;
+mod group;
+mod interleavings;
+mod joined;
+mod late;
 mod outbox;
+mod position;
 mod room;
+mod seat;
+mod seats;
+mod segment;
 mod sessions;
+mod side;
+mod users;
 
+pub use aside::{Aside, Gap, Seated};
 pub use frame::{Opcode, Wire, put_frame_header};
-pub use outbox::{Attention, Outbox, Sink};
-pub use room::{Room, Seat, SeatId};
-pub use sessions::{Identity, Sessions, UserLimitReached};
+pub use group::{GroupId, GroupKey};
+pub use outbox::{Attention, Mail, Outbox, Refresh, Sink, Subscribe};
+pub use room::Room;
+pub use seat::{Seat, SeatId, SlowPolicy};
+pub use sessions::{Connected, Identity, Sessions, UserLimitReached};
 
 /// How many maps the rooms are spread over, so that threads seldom meet at one lock.
 const SHARDS: usize = 64;
@@ -50,7 +65,7 @@ pub struct Hub {
     hasher: RandomState,
     jobs: Arc<Jobs>,
     /// The sessions that are connected.
-    pub sessions: Sessions,
+    pub sessions: Arc<Sessions>,
 }
 
 type Rooms = HashMap<Arc<str>, Arc<Room>, RandomState>;
@@ -59,6 +74,7 @@ type Rooms = HashMap<Arc<str>, Arc<Room>, RandomState>;
 struct Jobs {
     metrics: Arc<Metrics>,
     tracker: TaskTracker,
+    sessions: Arc<Sessions>,
     /// Bytes of publications that may wait in one room before those who deliver have to wait.
     inbox_limit: usize,
 }
@@ -67,11 +83,12 @@ impl Hub {
     /// An empty hub. `inbox_limit` bounds the bytes that wait in one room; delivery jobs run on `tracker`.
     pub fn new(inbox_limit: usize, metrics: Arc<Metrics>, tracker: TaskTracker) -> Self {
         let hasher = RandomState::default();
+        let sessions = Arc::new(Sessions::default());
         Self {
             rooms: (0..SHARDS).map(|_| Mutex::new(HashMap::with_hasher(hasher.clone()))).collect(),
             hasher,
-            jobs: Arc::new(Jobs { metrics, tracker, inbox_limit }),
-            sessions: Sessions::default(),
+            jobs: Arc::new(Jobs { metrics, tracker, sessions: sessions.clone(), inbox_limit }),
+            sessions,
         }
     }
 
@@ -81,7 +98,7 @@ impl Hub {
         if let Some(room) = rooms.get(name) {
             return room.clone();
         }
-        let room = Arc::new(Room::new(Arc::from(name)));
+        let room = Arc::new(Room::new(Arc::from(name), self.jobs.clone()));
         rooms.insert(room.name().clone(), room.clone());
         self.jobs.metrics.rooms.inc();
         room
@@ -97,12 +114,17 @@ impl Hub {
     /// Puts a subscriber into a room; from now on every publication reaches its outbox.
     pub fn join(&self, room: &Room, seat: Seat) -> SeatId {
         self.jobs.metrics.subscriptions.inc();
-        room.add(seat)
+        room.seats.lock().add(seat)
+    }
+
+    /// Opens a place aside in a room, in which events of so many bytes may gather.
+    pub fn aside(&self, room: &Arc<Room>, limit: usize) -> Aside {
+        room.aside(limit)
     }
 
     /// Takes a subscriber out of a room.
     pub fn leave(&self, room: &Room, id: SeatId, outbox: &Arc<Outbox>) {
-        if room.remove(id, outbox) {
+        if room.seats.lock().remove(id, outbox) {
             self.jobs.metrics.subscriptions.dec();
         }
     }
@@ -112,6 +134,16 @@ impl Hub {
         let mut all = Vec::with_capacity(self.room_count());
         for shard in &self.rooms {
             all.extend(shard.lock().values().cloned());
+        }
+        all
+    }
+
+    /// The rooms in which somebody's position is watched.
+    pub fn positioned_rooms(&self) -> Vec<Arc<Room>> {
+        let mut all = Vec::new();
+        for shard in &self.rooms {
+            let rooms: Vec<_> = shard.lock().values().cloned().collect();
+            all.extend(rooms.into_iter().filter(|room| room.has_positioned()));
         }
         all
     }
@@ -143,8 +175,127 @@ impl Deliver for Hub {
         let Some(room) = self.room(room) else {
             return Delivered::NoRoom;
         };
-        let Event::Publication(said) = event else { return Delivered::Taken };
-        self.jobs.metrics.publications.inc();
-        fanout::deliver(&room, said.publication, &self.jobs)
+        if matches!(event, Event::Publication(_)) {
+            self.jobs.metrics.publications.inc();
+        }
+        fanout::deliver(&room, event)
+    }
+}
+
+impl Jobs {
+    /// The sessions of this node that some publication of a run excludes.
+    fn excluded(&self, run: &[Event]) -> Vec<seats::Excluded> {
+        let mut all: Vec<seats::Excluded> = Vec::new();
+        for event in run {
+            let Event::Publication(said) = event else { continue };
+            let Some(session) = said.exclude.filter(|session| all.iter().all(|(known, _)| known != session)) else {
+                continue;
+            };
+            all.extend(self.sessions.outbox(Uuid::from_u128(session)).map(|outbox| (session, outbox)));
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod testing {
+    //! Listeners of the hub's tests: outboxes over sinks that follow a script, and what they heard.
+
+    use std::task::{Context, Waker};
+
+    use bytes::Bytes;
+    use roomcast_shared::{
+        event::Said,
+        position::{Epoch, Position},
+        publication::Publication,
+    };
+    use serde_json::Value;
+
+    use super::{
+        outbox::tests::{Script, Take},
+        *,
+    };
+
+    impl Jobs {
+        pub(super) fn idle() -> Self {
+            let (metrics, sessions) = (Arc::new(Metrics::new()), Arc::default());
+            Self { metrics, tracker: TaskTracker::new(), sessions, inbox_limit: usize::MAX }
+        }
+    }
+
+    pub(super) type Listener = Arc<Outbox<Script>>;
+
+    pub(super) fn hub() -> Hub {
+        Hub::new(usize::MAX, Arc::new(Metrics::new()), TaskTracker::new())
+    }
+
+    pub(super) fn listener() -> Listener {
+        slow_listener([], usize::MAX)
+    }
+
+    pub(super) fn slow_listener(script: impl IntoIterator<Item = Take>, limit: usize) -> Listener {
+        Arc::new(Outbox::new(Script::new(script), limit))
+    }
+
+    pub(super) fn seat(listener: &Listener) -> Seat {
+        Seat::new(listener.clone(), Wire::JsonWebSocket)
+    }
+
+    /// Everything it was told, each message as JSON.
+    pub(super) fn heard(listener: &Outbox<Script>) -> Vec<Value> {
+        let bytes = listener.socket().said();
+        let (mut rest, mut all) = (&bytes[..], Vec::new());
+        while let [0x81, length, after @ ..] = rest {
+            let (length, after) = match (length, after) {
+                (126, [high, low, after @ ..]) => (usize::from(u16::from_be_bytes([*high, *low])), after),
+                (length, after) => (usize::from(*length), after),
+            };
+            let (frame, after) = after.split_at(length);
+            all.push(serde_json::from_slice(frame).unwrap());
+            rest = after;
+        }
+        assert!(rest.is_empty(), "a frame is torn");
+        all
+    }
+
+    /// The publications among that.
+    pub(super) fn publications(listener: &Outbox<Script>) -> Vec<Value> {
+        let pushes = heard(listener).into_iter().filter_map(|message| message["push"].get("pub").cloned());
+        pushes.collect()
+    }
+
+    /// The payloads of these.
+    pub(super) fn payloads(listener: &Outbox<Script>) -> Vec<Value> {
+        publications(listener).into_iter().map(|publication| publication["data"].clone()).collect()
+    }
+
+    pub(super) fn attention(listener: &Outbox<Script>) -> Attention {
+        listener.attend(&Context::from_waker(Waker::noop()))
+    }
+
+    pub(super) fn at(offset: u64) -> Position {
+        Position::new(offset, Epoch::from_random(1))
+    }
+
+    pub(super) fn said(data: &str) -> Said {
+        Publication { data: Bytes::copy_from_slice(data.as_bytes()), ..Publication::default() }.into()
+    }
+
+    /// One that is in the history, with its offset as its payload.
+    pub(super) fn kept(position: Position) -> Said {
+        let mut said = said(&position.offset.to_string());
+        said.publication.offset = position.offset;
+        said.epoch = Some(position.epoch);
+        said
+    }
+
+    /// One turn, in which a room of any size is served at once.
+    pub(super) fn turn(room: &Arc<Room>, events: impl IntoIterator<Item = Event>) {
+        for run in position::Runs::new(events.into_iter().collect()) {
+            let (joined, segments) = fanout::begin(run, room);
+            for seats in &segments {
+                fanout::hand_out(&joined, seats, room);
+            }
+        }
     }
 }

@@ -1,64 +1,64 @@
-//! One room: its seats, and the inbox in which publications gather while others are being delivered. Knows no clients and
-//! no broker.
+//! One room: its seats, and the inbox in which events gather while others are being delivered. Knows no clients and no
+//! broker.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
-use roomcast_shared::publication::Publication;
+use roomcast_shared::{event::Event, position::Position, publication::ClientInfo};
 use tokio::sync::Notify;
 
-use super::{Outbox, Wire, outbox};
+use super::{
+    Aside, GroupId, GroupKey, Jobs, Mail, Outbox, Seat, SeatId,
+    seats::{Seats, Turn},
+};
 
-/// Seats of one segment: what one delivery job walks through, and what a join may have to copy while it does.
-const SEGMENT: usize = 2048;
-
-/// Bytes of publications that one turn takes from the inbox.
+/// Bytes of events that one turn takes from the inbox.
 const TURN: usize = 64 * 1024;
 
-/// What a publication costs in an inbox beside its payload.
+/// What an event costs in an inbox beside its payload.
 const OVERHEAD: usize = 256;
 
 /// A room of this node.
 pub struct Room {
     name: Arc<str>,
+    /// Names the room in outboxes; never 0.
+    tag: u32,
+    pub(super) jobs: Arc<Jobs>,
     inbox: Mutex<Inbox>,
-    seats: Mutex<Segments>,
+    pub(super) seats: Mutex<Seats>,
     /// Told when a turn has taken or delivered something.
     moved: Notify,
 }
 
-/// A subscriber's place: where its publications go, and in which form.
-#[derive(Clone)]
-pub struct Seat {
-    /// The way out of its connection.
-    pub outbox: Arc<Outbox>,
-    /// How its client is spoken to.
-    pub wire: Wire,
-}
-
-/// Names a seat to the room it is in, together with its outbox.
-#[derive(Clone, Copy, Debug)]
-pub struct SeatId {
-    segment: u32,
-}
-
-/// Seats are kept in segments, each behind a counted reference: a delivery walks through what it found, and a join that
-/// comes meanwhile copies one segment at the most.
-type Segments = Vec<Arc<Vec<Seat>>>;
-
 #[derive(Default)]
 struct Inbox {
-    waiting: Vec<Publication>,
+    waiting: Vec<Event>,
     bytes: usize,
     /// Somebody delivers for this room just now, and only that one does.
     turn: bool,
-    /// How many publications were ever put in, taken out, and handed to every seat.
+    /// How many events were ever put in, taken out, and handed to every seat.
     put: u64,
     taken: u64,
     handed: u64,
+    /// Comparisons with the history that wait until what was put in before them is handed out.
+    checks: Vec<Check>,
 }
 
-/// What became of a publication put into an inbox.
+struct Check {
+    /// So many events were put in before.
+    put: u64,
+    before: Option<Position>,
+    top: Position,
+}
+
+/// What became of an event put into an inbox.
 pub(super) enum Put {
     /// Somebody else delivers it.
     Waits,
@@ -67,8 +67,11 @@ pub(super) enum Put {
 }
 
 impl Room {
-    pub(super) fn new(name: Arc<str>) -> Self {
-        Self { name, inbox: Mutex::default(), seats: Mutex::default(), moved: Notify::new() }
+    pub(super) fn new(name: Arc<str>, jobs: Arc<Jobs>) -> Self {
+        static TAGS: AtomicU32 = AtomicU32::new(1);
+        // Tags come round after four thousand million rooms; what waits in an outbox is long said then.
+        let tag = TAGS.fetch_add(1, Ordering::Relaxed).max(1);
+        Self { name, tag, jobs, inbox: Mutex::default(), seats: Mutex::default(), moved: Notify::new() }
     }
 
     /// Its name.
@@ -76,9 +79,13 @@ impl Room {
         &self.name
     }
 
+    pub(super) fn tag(&self) -> u32 {
+        self.tag
+    }
+
     /// How many seats it has.
     pub fn len(&self) -> usize {
-        self.seats.lock().iter().map(|segment| segment.len()).sum()
+        self.seats.lock().len()
     }
 
     /// Whether nobody sits in it.
@@ -86,42 +93,108 @@ impl Room {
         self.len() == 0
     }
 
-    pub(super) fn add(&self, seat: Seat) -> SeatId {
-        let mut segments = self.seats.lock();
-        let place = segments.iter().position(|segment| segment.len() < SEGMENT).unwrap_or(segments.len());
-        if place == segments.len() {
-            segments.push(Arc::new(Vec::with_capacity(1)));
+    /// The ways out of all its seats, as they are now.
+    pub fn outboxes(&self) -> Vec<Arc<Outbox>> {
+        self.seats.lock().outboxes()
+    }
+
+    /// The furthest place in its history that anybody in the room has been handed, or has taken its seat with; nothing where
+    /// there was no such place yet.
+    pub fn position(&self) -> Option<Position> {
+        self.seats.lock().furthest()
+    }
+
+    /// Whether the position of anybody in the room is watched, or somebody reads the history beside it and may be about to
+    /// take such a seat.
+    pub fn has_positioned(&self) -> bool {
+        self.seats.lock().has_positioned()
+    }
+
+    /// Whether the seat is still taken.
+    pub fn holds(&self, id: SeatId, outbox: &Arc<Outbox>) -> bool {
+        self.seats.lock().holds(id, outbox)
+    }
+
+    /// Opens a place aside: what is handed out from now on gathers there, up to so many bytes, for whoever is about to take a
+    /// seat.
+    pub fn aside(self: &Arc<Self>, limit: usize) -> Aside {
+        Aside::new(self.clone(), limit)
+    }
+
+    /// The group of those who hear the room in this way. It counts one seat more: each call is followed by one seat of that
+    /// group, in which it ends, or by [`Room::leave_group`]. Nothing where the room has too many groups already.
+    pub fn group(&self, key: GroupKey) -> Option<GroupId> {
+        self.seats.lock().enter_group(key)
+    }
+
+    /// The seat for which the group was asked is not taken.
+    pub fn leave_group(&self, id: GroupId) {
+        self.seats.lock().leave_group(id);
+    }
+
+    /// Compares the positions of all seats with the top of the room's history. Whoever missed something, or has heard of what
+    /// the history lost, is taken out and told [`Mail::Lost`]; the answer is how many, so far as that is known at once: what
+    /// waits to be delivered is delivered before the comparison.
+    ///
+    /// `before` is what [`Room::position`] said before the history was asked for `top`, and the broker has caught up after
+    /// that: whatever the history had up to `top` has been handed to the hub.
+    pub fn check(&self, before: impl Into<Option<Position>>, top: Position) -> usize {
+        let before = before.into();
+        {
+            let mut inbox = self.inbox.lock();
+            if inbox.handed < inbox.put {
+                let put = inbox.put;
+                inbox.checks.push(Check { put, before, top });
+                return 0;
+            }
         }
-        Arc::make_mut(&mut segments[place]).push(seat);
-        SeatId { segment: u32::try_from(place).expect("segments are far fewer than 2^32") }
+        self.check_now(before, top)
     }
 
-    pub(super) fn remove(&self, id: SeatId, out: &Arc<Outbox>) -> bool {
-        let mut segments = self.seats.lock();
-        let Some(segment) = segments.get_mut(id.segment as usize) else {
-            return false;
-        };
-        let Some(place) = segment.iter().position(|seat| outbox::same(&seat.outbox, out)) else {
-            return false;
-        };
-        let seats = Arc::make_mut(segment);
-        seats.swap_remove(place);
-        if seats.len() * 4 < seats.capacity() {
-            seats.shrink_to(seats.len() * 2);
+    fn check_now(&self, before: Option<Position>, top: Position) -> usize {
+        let lost = self.seats.lock().check(before, top);
+        let count = lost.len();
+        self.tell_lost(lost);
+        count
+    }
+
+    /// Takes out seats that would not be told something because their connections read too slowly.
+    pub(super) fn refuse(&self, refused: Vec<Arc<Outbox>>) {
+        for outbox in refused {
+            if self.seats.lock().remove_wherever(&outbox) {
+                self.jobs.metrics.subscriptions.dec();
+                self.jobs.metrics.slow_resynced.inc();
+                outbox.tell(Mail::Slow { room: self.name.clone() });
+            }
         }
-        true
     }
 
-    /// The seats as they are now.
-    pub(super) fn snapshot(&self) -> Segments {
-        self.seats.lock().clone()
+    /// Tells those who were taken out.
+    pub(super) fn tell_lost(&self, lost: Vec<Seat>) {
+        if lost.is_empty() {
+            return;
+        }
+        let count = i64::try_from(lost.len()).expect("seats are far fewer than 2^63");
+        self.jobs.metrics.subscriptions.sub(count);
+        self.jobs.metrics.positions_lost.inc_by(lost.len() as u64);
+        for seat in lost {
+            seat.outbox.tell(Mail::Lost { room: self.name.clone() });
+        }
     }
 
-    /// Puts a publication last. Also says whether the inbox is full by it.
-    pub(super) fn put(&self, publication: Publication, limit: usize) -> (Put, bool) {
+    /// Begins to hand out a run of events, in the history of which there is no break.
+    pub(super) fn begin(&self, run: &Arc<Vec<Event>>) -> Turn {
+        let excluded = self.jobs.excluded(run);
+        let mut turn = self.seats.lock().begin(run, &excluded);
+        self.tell_lost(std::mem::take(&mut turn.lost));
+        turn
+    }
+
+    /// Puts an event last. Also says whether the inbox is full by it.
+    pub(super) fn put(&self, event: Event, limit: usize) -> (Put, bool) {
         let mut inbox = self.inbox.lock();
-        inbox.bytes += cost(&publication);
-        inbox.waiting.push(publication);
+        inbox.bytes += cost(&event);
+        inbox.waiting.push(event);
         inbox.put += 1;
         let full = inbox.bytes > limit;
         if std::mem::replace(&mut inbox.turn, true) { (Put::Waits, full) } else { (Put::YourTurn, full) }
@@ -129,19 +202,29 @@ impl Room {
 
     /// What the holder of the turn delivers next; nothing, and the turn ends, when the inbox is empty. Whoever asks has
     /// handed what it took before to every seat.
-    pub(super) fn take_batch(&self) -> Option<Vec<Publication>> {
-        let mut inbox = self.inbox.lock();
-        inbox.handed = inbox.taken;
-        let batch = if inbox.waiting.is_empty() {
-            inbox.turn = false;
-            None
-        } else {
-            Some(inbox.take(TURN))
-        };
-        inbox.taken += batch.as_ref().map_or(0, Vec::len) as u64;
-        drop(inbox);
-        self.moved.notify_waiters();
-        batch
+    pub(super) fn take_batch(&self) -> Option<Vec<Event>> {
+        loop {
+            let mut inbox = self.inbox.lock();
+            inbox.handed = inbox.taken;
+            let due = inbox.due_checks();
+            if !due.is_empty() {
+                drop(inbox);
+                for check in due {
+                    self.check_now(check.before, check.top);
+                }
+                continue;
+            }
+            let batch = if inbox.waiting.is_empty() {
+                inbox.turn = false;
+                None
+            } else {
+                Some(inbox.take(TURN))
+            };
+            inbox.taken += batch.as_ref().map_or(0, Vec::len) as u64;
+            drop(inbox);
+            self.moved.notify_waiters();
+            return batch;
+        }
     }
 
     /// Waits until the inbox has space.
@@ -174,16 +257,16 @@ impl Room {
 }
 
 impl Inbox {
-    /// Takes from the front publications of `bytes` together, at least one.
-    fn take(&mut self, bytes: usize) -> Vec<Publication> {
+    /// Takes from the front events of `bytes` together, at least one.
+    fn take(&mut self, bytes: usize) -> Vec<Event> {
         if self.bytes <= bytes {
             self.bytes = 0;
             return std::mem::take(&mut self.waiting);
         }
         let mut taken = 0;
-        let fits = self.waiting.iter().take_while(|publication| {
+        let fits = self.waiting.iter().take_while(|event| {
             let first = taken == 0;
-            taken += cost(publication);
+            taken += cost(event);
             first || taken <= bytes
         });
         let count = fits.count();
@@ -191,11 +274,24 @@ impl Inbox {
         self.bytes -= batch.iter().map(cost).sum::<usize>();
         batch
     }
+
+    fn due_checks(&mut self) -> Vec<Check> {
+        if self.checks.is_empty() {
+            return Vec::new();
+        }
+        let handed = self.handed;
+        self.checks.extract_if(.., |check| check.put <= handed).collect()
+    }
 }
 
-fn cost(publication: &Publication) -> usize {
-    let info = publication.info.as_ref().map_or(0, |info| info.conn_info.len() + info.chan_info.len());
-    publication.data.len() + info + OVERHEAD
+/// What an event counts for where events wait.
+pub(super) fn cost(event: &Event) -> usize {
+    let said = |info: &ClientInfo| info.conn_info.len() + info.chan_info.len();
+    let payload = match event {
+        Event::Publication(event) => event.publication.data.len() + event.publication.info.as_ref().map_or(0, said),
+        Event::Join(info) | Event::Leave(info) => said(info),
+    };
+    payload + OVERHEAD
 }
 
 #[cfg(test)]
@@ -206,25 +302,22 @@ mod tests {
 
     use bytes::Bytes;
     use proptest::prelude::*;
+    use roomcast_shared::publication::Publication;
     use tokio::runtime::Runtime;
-    use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::{
-        hub::{Jobs, fanout, outbox::tests::Script},
-        metrics::Metrics,
-    };
+    use crate::hub::{Wire, fanout, outbox::tests::Script};
 
     fn room() -> Arc<Room> {
-        Arc::new(Room::new(Arc::from("room")))
+        Arc::new(Room::new(Arc::from("room"), Arc::new(Jobs::idle())))
     }
 
-    fn seat() -> Seat {
-        Seat { outbox: Arc::new(Outbox::new(Script::default(), usize::MAX)), wire: Wire::JsonWebSocket }
+    fn publication(length: usize) -> Event {
+        Publication { data: vec![b'1'; length].into(), ..Publication::default() }.into()
     }
 
-    fn publication(length: usize) -> Publication {
-        Publication { data: vec![b'1'; length].into(), ..Publication::default() }
+    fn length(event: &Event) -> usize {
+        cost(event) - OVERHEAD
     }
 
     /// A join may copy a segment of seats, and each connection has an outbox: both are kept small.
@@ -232,25 +325,6 @@ mod tests {
     fn what_there_are_many_of_is_small() {
         let sizes = (size_of::<Seat>(), size_of::<SeatId>(), size_of::<Outbox<()>>());
         assert!(sizes.0 <= 24 && sizes.1 <= 4 && sizes.2 <= 128, "{sizes:?}");
-    }
-
-    #[test]
-    fn seats_fill_segments_and_free_places_are_taken_again() {
-        let room = room();
-        let seats: Vec<_> = (0..=SEGMENT * 2).map(|_| seat()).collect();
-        let ids: Vec<_> = seats.iter().map(|seat| room.add(seat.clone())).collect();
-        let lengths = || room.snapshot().iter().map(|segment| segment.len()).collect::<Vec<_>>();
-        assert_eq!(lengths(), [SEGMENT, SEGMENT, 1]);
-        assert!(room.remove(ids[5], &seats[5].outbox));
-        assert!(!room.remove(ids[5], &seats[5].outbox), "a seat is given up once");
-        assert!(!room.remove(SeatId { segment: 9 }, &seats[6].outbox));
-        assert_eq!(room.add(seats[5].clone()).segment, 0);
-        for (id, seat) in ids.iter().zip(&seats) {
-            assert!(room.remove(*id, &seat.outbox));
-        }
-        assert!(room.is_empty());
-        let kept: usize = room.snapshot().iter().map(|segment| segment.capacity()).sum();
-        assert!(kept < 64, "memory for {kept} seats is kept");
     }
 
     proptest! {
@@ -269,7 +343,7 @@ mod tests {
             let mut taken = Vec::new();
             while let Some(batch) = room.take_batch() {
                 prop_assert!(batch.len() == 1 || batch.iter().map(cost).sum::<usize>() <= TURN);
-                taken.extend(batch.iter().map(|publication| publication.data.len()));
+                taken.extend(batch.iter().map(length));
             }
             prop_assert_eq!(taken, lengths);
             prop_assert_eq!(room.inbox.lock().bytes, 0);
@@ -297,15 +371,13 @@ mod tests {
     #[test]
     fn a_seat_taken_during_a_turn_hears_what_is_said_after_it() {
         let runtime = Runtime::new().unwrap();
-        let jobs =
-            Arc::new(Jobs { metrics: Arc::new(Metrics::new()), tracker: TaskTracker::new(), inbox_limit: usize::MAX });
         let room = room();
         let script = Arc::new(Outbox::new(Script::default(), usize::MAX));
         thread::scope(|scope| {
             let mut seats = room.seats.lock();
             scope.spawn(|| {
                 let _inside = runtime.enter();
-                fanout::deliver(&room, publication(1), &jobs);
+                fanout::deliver(&room, publication(1));
             });
             let mut inbox = loop {
                 let inbox = room.inbox.lock();
@@ -317,8 +389,8 @@ mod tests {
             };
             // The other one goes on to where it takes its batch. However far it comes, the seat must be heard.
             parking_lot::MutexGuard::unlocked(&mut seats, || thread::sleep(Duration::from_millis(50)));
-            seats.push(Arc::new(vec![Seat { outbox: script.clone(), wire: Wire::JsonWebSocket }]));
-            inbox.waiting.push(Publication { data: Bytes::from_static(b"42"), ..Publication::default() });
+            seats.add(Seat::new(script.clone(), Wire::JsonWebSocket));
+            inbox.waiting.push(Publication { data: Bytes::from_static(b"42"), ..Publication::default() }.into());
             inbox.bytes += OVERHEAD + 2;
         });
         let said = script.socket().said();

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::{Answer, BrokerError, Health, PubSub},
-    hub::{Hub, Outbox, Room, Seat, SeatId},
+    hub::{Aside, Hub, Outbox, Room, Seat, SeatId},
 };
 
 pub mod cluster;
@@ -210,7 +210,13 @@ impl Hold {
         &self.room
     }
 
-    /// Takes a seat: from now on every publication in the room reaches the seat's outbox.
+    /// Opens a place aside, in which what is said in the room gathers, up to so many bytes, while its history is read for
+    /// somebody who is about to take a seat.
+    pub fn aside(&self, limit: usize) -> Aside {
+        self.node.hub.aside(&self.room, limit)
+    }
+
+    /// Takes a seat without a position: from now on every publication in the room reaches the seat's outbox.
     pub fn sit(&self, seat: Seat) -> SeatId {
         self.node.hub.join(&self.room, seat)
     }

@@ -52,7 +52,7 @@ impl Session {
         replies: &mut Replies<'_>,
     ) -> Result<Step, Disconnect> {
         match self.accept(&request.token) {
-            Ok((claims, expiry)) => self.enter(id, &claims, expiry, replies),
+            Ok((claims, expiry)) => self.enter(id, &claims, agent(request), expiry, replies),
             Err(refusal) => self.refuse_connect(id, refusal, replies),
         }
     }
@@ -130,6 +130,7 @@ impl Session {
         &mut self,
         id: u32,
         claims: &ConnectClaims,
+        agent: Box<str>,
         expiry: Expiry,
         replies: &mut Replies<'_>,
     ) -> Result<Step, Disconnect> {
@@ -137,8 +138,7 @@ impl Session {
             Ok(rooms) => rooms,
             Err(refusal) => return self.refuse_connect(id, refusal, replies),
         };
-        let identity =
-            Arc::new(Identity { client: self.client, user: Arc::from(claims.sub.as_str()), info: claims.info_bytes() });
+        let identity = Arc::new(self.identity_of(claims, agent));
         let limit = self.context.settings.client.user_connection_limit;
         let sessions = &self.context.node.hub().sessions;
         if sessions.connect(identity.clone(), limit).is_err() {
@@ -147,6 +147,18 @@ impl Session {
         self.stage = Stage::Connecting(identity);
         self.caps = claims.caps.clone();
         self.enter_rooms(id, rooms, expiry, replies)
+    }
+
+    fn identity_of(&self, claims: &ConnectClaims, agent: Box<str>) -> Identity {
+        Identity {
+            client: self.client,
+            user: Arc::from(claims.sub.as_str()),
+            info: claims.info_bytes(),
+            agent,
+            address: self.address,
+            wire: self.wire,
+            since: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()),
+        }
     }
 
     /// Which rooms the token puts the client into; `subs` says more than `channels` and stands before it.
@@ -244,10 +256,22 @@ impl Session {
             subs,
             ping,
             pong: answer_pings,
+            session: self.secret_name(),
             node: self.context.node.name().to_string(),
             ..ConnectResult::default()
         }
     }
+}
+
+/// Name and version of the client's program, cut to what the protocol leaves them.
+fn agent(request: &ConnectRequest) -> Box<str> {
+    let (name, version) = (request.name.chars().take(16), request.version.chars().take(64));
+    let mut agent: String = name.collect();
+    if !request.version.is_empty() {
+        agent.push('/');
+        agent.extend(version);
+    }
+    agent.into()
 }
 
 impl Expiry {

@@ -11,6 +11,7 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use prometheus::{IntCounter, IntCounterVec};
 
+use super::secret::SecretNames;
 use crate::{auth::Verifier, config::Settings, metrics::Metrics, node::Node};
 
 /// What a session needs beside its own state.
@@ -25,6 +26,8 @@ pub struct Context {
     current: ArcSwap<Settings>,
     /// The node's metrics.
     pub metrics: Arc<Metrics>,
+    /// Secret names of sessions, by which commands find those of them that cannot be spoken to otherwise.
+    pub names: SecretNames,
     pub(super) commands: CommandCounts,
     draining: AtomicBool,
 }
@@ -34,7 +37,8 @@ impl Context {
     pub fn new(node: Arc<Node>, verifier: Option<Verifier>, settings: Arc<Settings>, metrics: Arc<Metrics>) -> Self {
         let commands = CommandCounts::new(&metrics.commands);
         let current = ArcSwap::new(settings.clone());
-        Self { node, verifier, settings, current, metrics, commands, draining: AtomicBool::new(false) }
+        let names = SecretNames::default();
+        Self { node, verifier, settings, current, metrics, names, commands, draining: AtomicBool::new(false) }
     }
 
     /// The settings as they are now, for what may change while the node runs.

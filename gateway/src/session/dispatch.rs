@@ -34,7 +34,7 @@ impl Session {
         }
     }
 
-    fn malformed(&self, error: &dyn std::fmt::Display) -> Disconnect {
+    pub(super) fn malformed(&self, error: &dyn std::fmt::Display) -> Disconnect {
         tracing::debug!(address = %self.address, "malformed command: {error}");
         Disconnect::BAD_REQUEST
     }

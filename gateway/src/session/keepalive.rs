@@ -12,6 +12,9 @@ use crate::{
     hub::{Opcode, Wire},
 };
 
+/// A ping of the WebSocket itself.
+const PING: &[u8] = &[0x80 | Opcode::Ping as u8, 0];
+
 /// Pings are sent at moments this far apart that all clients share: what is due together wakes the process once.
 const GRID: Duration = Duration::from_millis(250);
 
@@ -21,7 +24,8 @@ static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// Who looks after the liveness of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heartbeat {
-    /// Empty messages of the protocol, which the client answers with an empty command.
+    /// Empty messages of the protocol, which the client answers with an empty command. One that only listens cannot: it
+    /// hears them all the same, and over a WebSocket it is pinged by that as well, so that there is an answer.
     Protocol,
     /// Pings of the transport, which any WebSocket client answers by itself.
     Transport,
@@ -79,7 +83,10 @@ impl Clock {
     pub(super) fn announced(&self) -> (u32, bool) {
         match self.heartbeat {
             Heartbeat::Transport => (0, false),
-            Heartbeat::Protocol => (u32::try_from(self.interval.as_secs()).unwrap_or(0), !self.interval.is_zero()),
+            Heartbeat::Protocol => {
+                let answers = !self.interval.is_zero() && !self.wire.is_unidirectional();
+                (u32::try_from(self.interval.as_secs()).unwrap_or(0), answers)
+            }
         }
     }
 
@@ -100,7 +107,7 @@ impl Clock {
 
     /// The client answered a ping of the transport; one that was not asked for is allowed (RFC 6455, section 5.5.3).
     pub(super) fn transport_pong(&mut self) {
-        if self.heartbeat == Heartbeat::Transport {
+        if self.pinged_by_transport() {
             self.pong_due = None;
         }
     }
@@ -141,10 +148,13 @@ impl Clock {
             return Ok(None);
         }
         self.next_ping = Some(self.moment_until(now + self.interval));
-        let pong_due = self.moment_after(now + self.pong_timeout);
-        self.pong_due.get_or_insert(pong_due);
-        if self.heartbeat == Heartbeat::Protocol {
+        let answered_in_words = self.heartbeat == Heartbeat::Protocol && !self.wire.is_unidirectional();
+        if answered_in_words {
             self.unanswered = self.unanswered.saturating_add(1);
+        }
+        if answered_in_words || self.pinged_by_transport() {
+            let pong_due = self.moment_after(now + self.pong_timeout);
+            self.pong_due.get_or_insert(pong_due);
         }
         Ok(Some(self.ping_frame()))
     }
@@ -165,11 +175,18 @@ impl Clock {
         GRID.min(self.interval / 8).max(Duration::from_millis(1))
     }
 
+    /// Whether pings of the transport go out, alone or beside those of the protocol.
+    fn pinged_by_transport(&self) -> bool {
+        let listens = self.wire.is_unidirectional() && self.wire.is_websocket();
+        self.heartbeat == Heartbeat::Transport || listens
+    }
+
     fn ping_frame(&self) -> &'static [u8] {
         match (self.heartbeat, self.wire) {
-            (Heartbeat::Transport, _) => &[0x80 | Opcode::Ping as u8, 0],
-            (Heartbeat::Protocol, Wire::JsonWebSocket) => b"\x81\x02{}",
-            (Heartbeat::Protocol, Wire::ProtobufWebSocket) => b"\x82\x01\x00",
+            (Heartbeat::Transport, _) => PING,
+            (Heartbeat::Protocol, Wire::UniJsonWebSocket) => b"\x81\x02{}\x89\x00",
+            (Heartbeat::Protocol, Wire::UniProtobufWebSocket) => b"\x82\x01\x00\x89\x00",
+            (Heartbeat::Protocol, wire) => wire.ping(),
         }
     }
 }
@@ -177,17 +194,43 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::put_frame_header;
+
+    fn clock(heartbeat: Heartbeat, wire: Wire) -> Clock {
+        Clock::new(&Client::default(), heartbeat, wire)
+    }
 
     #[test]
-    fn ping_frames_are_what_the_frame_writer_makes() {
-        let cases = [(Wire::JsonWebSocket, Opcode::Text), (Wire::ProtobufWebSocket, Opcode::Binary)];
-        for (wire, opcode) in cases {
-            let clock = Clock::new(&Client::default(), Heartbeat::Protocol, wire);
-            let mut frame = Vec::new();
-            put_frame_header(opcode, wire.encoding().ping().len(), &mut frame);
-            frame.extend_from_slice(wire.encoding().ping());
-            assert_eq!(clock.ping_frame(), frame);
+    fn listeners_on_a_websocket_are_pinged_by_both() {
+        for wire in Wire::ALL {
+            let expected = match wire {
+                Wire::UniJsonWebSocket | Wire::UniProtobufWebSocket => [wire.ping(), PING].concat(),
+                _ => wire.ping().to_vec(),
+            };
+            assert_eq!(clock(Heartbeat::Protocol, wire).ping_frame(), expected, "{wire:?}");
+            assert_eq!(clock(Heartbeat::Transport, wire).ping_frame(), PING, "{wire:?}");
+        }
+    }
+
+    /// What is announced, and whether a ping that nobody answers ends the connection.
+    #[test]
+    fn an_answer_is_expected_only_of_those_that_can_give_one() {
+        let cases = [
+            (Heartbeat::Protocol, Wire::JsonWebSocket, (25, true), true),
+            (Heartbeat::Transport, Wire::JsonWebSocket, (0, false), true),
+            (Heartbeat::Protocol, Wire::JsonStream, (25, true), true),
+            (Heartbeat::Protocol, Wire::JsonEvents, (25, true), true),
+            (Heartbeat::Protocol, Wire::UniJsonWebSocket, (25, false), true),
+            (Heartbeat::Protocol, Wire::UniJsonStream, (25, false), false),
+            (Heartbeat::Protocol, Wire::UniJsonEvents, (25, false), false),
+        ];
+        for (heartbeat, wire, announced, ends) in cases {
+            let mut clock = clock(heartbeat, wire);
+            assert_eq!(clock.announced(), announced, "{heartbeat:?} {wire:?}");
+            clock.start(Instant::now());
+            let ping = clock.deadline(true);
+            assert!(matches!(clock.tick(ping, true, false), Ok(Some(_))));
+            let next = clock.tick(clock.deadline(true), true, false);
+            assert_eq!(next.is_err(), ends, "{heartbeat:?} {wire:?}");
         }
     }
 }

@@ -28,12 +28,16 @@ mod context;
 mod dispatch;
 mod gate;
 mod keepalive;
+mod mail;
 mod pending;
 mod publish;
 mod refresh;
 mod rules;
+mod secret;
 mod subscribe;
+mod uni;
 mod unsubscribe;
+mod upstream;
 
 pub use context::Context;
 pub use gate::{Gate, GateClosed, Place};
@@ -145,6 +149,11 @@ impl Session {
         }
     }
 
+    /// How the client is spoken to.
+    pub fn wire(&self) -> Wire {
+        self.wire
+    }
+
     /// Takes one message of the client: the commands in it begin, and what is known at once is answered.
     ///
     /// # Errors
@@ -152,6 +161,9 @@ impl Session {
     pub fn receive(&mut self, frame: &[u8]) -> Result<(), Disconnect> {
         if self.clock.is_pong(frame) {
             return self.clock.pong();
+        }
+        if self.wire.is_unidirectional() {
+            return self.answer(|session, replies| session.listen(frame, replies));
         }
         self.answer(|session, replies| session.run(frame, replies))
     }
@@ -207,6 +219,7 @@ impl Session {
     /// Counts that the client is closed because too much waited for it.
     pub fn count_overflow(&self) {
         self.context.metrics.queue_overflows.inc();
+        self.context.metrics.slow_closed.inc();
     }
 
     /// Ends the session, which leaves every room and the node. `code` and `reason` say why in the metrics and the log.

@@ -75,7 +75,7 @@ impl Session {
     }
 
     pub(super) fn sit(&mut self, hold: Hold, info: Option<Box<bytes::Bytes>>) {
-        let seat = hold.sit(Seat { outbox: self.outbox.clone(), wire: self.wire });
+        let seat = hold.sit(Seat::new(self.outbox.clone(), self.wire));
         if self.subscriptions.is_empty() {
             self.subscriptions.reserve_exact(1);
         }

@@ -13,11 +13,17 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use super::address::{Peer, is_trusted, proxied_peer};
+use super::{
+    address::{Peer, is_trusted, proxied_peer},
+    hangup::Hangup,
+};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -117,9 +123,12 @@ async fn serve_http(
     header_timeout: Duration,
     stop: CancellationToken,
 ) -> hyper::Result<()> {
+    let hangup = Hangup::default();
+    let of_requests = hangup.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(of_requests.clone());
         router.clone().oneshot(request)
     });
     let connection = http1::Builder::new()
@@ -129,9 +138,13 @@ async fn serve_http(
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        result = &mut connection => return result,
-        () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            result = &mut connection => return result,
+            () = stop.cancelled(), if !stopping => connection.as_mut().graceful_shutdown(),
+            patience = hangup.asked() => return timeout(patience, connection).await.unwrap_or(Ok(())),
+        }
+        stopping = true;
     }
-    connection.await
 }

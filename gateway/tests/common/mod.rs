@@ -7,8 +7,10 @@ pub mod client;
 pub mod gateway;
 pub mod http;
 pub mod redis;
+pub mod stream;
 
 pub use child::Process;
 pub use client::{Client, Frame, PATIENCE, frame, from_protobuf, to_protobuf, token};
 pub use gateway::{Gateway, SECRET};
 pub use serde_json::{Value, json};
+pub use stream::Stream;

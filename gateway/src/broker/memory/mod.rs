@@ -14,6 +14,12 @@ use crate::{
     metrics::Metrics,
 };
 
+mod control;
+mod presence;
+
+pub use control::MemoryControl;
+pub use presence::MemoryPresence;
+
 /// Publish and subscribe within one node.
 pub struct MemoryBroker {
     deliver: Arc<dyn Deliver>,

@@ -34,6 +34,7 @@ pub(super) struct Command {
 }
 
 /// Takes commands; they take effect in the order in which they are made.
+#[derive(Clone)]
 pub(super) struct Commands {
     queue: Arc<Queue<Command, Value>>,
 }

@@ -13,6 +13,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     commands::{Commanding, Commands},
+    control::Listening,
     dial::Target,
     keys::Keys,
     publish::Publishing,
@@ -25,12 +26,14 @@ use super::{Answer, BrokerError, Health, PubSub};
 use crate::{hub::Deliver, metrics::Metrics};
 
 mod commands;
+mod control;
 mod dial;
 mod envelope;
 mod keys;
 mod link;
 mod outage;
 mod pool;
+mod presence;
 mod publish;
 mod queue;
 mod resp;
@@ -94,6 +97,7 @@ pub struct RedisBroker {
     rooms: Arc<Rooms>,
     queue: Arc<Queue<Cmd, ()>>,
     commands: Commands,
+    control: Arc<Listening>,
     pool: deadpool_redis::Pool,
     io_timeout: Duration,
     subscribe_latency: Histogram,
@@ -118,6 +122,7 @@ impl RedisBroker {
             rooms: Arc::new(Rooms::new()),
             queue: Arc::new(Queue::new(bounds)),
             commands: Commands::new(bounds),
+            control: Arc::default(),
             pool,
             io_timeout: options.io_timeout,
             subscribe_latency: metrics.broker_latency.with_label_values(&["subscribe"]),
@@ -139,6 +144,7 @@ impl RedisBroker {
             io_timeout: self.io_timeout,
             keys: Arc::clone(&self.keys),
             rooms: Arc::clone(&self.rooms),
+            control: Arc::clone(&self.control),
             deliver,
             metrics,
         }

@@ -6,7 +6,11 @@ use std::{fmt::Write, sync::OnceLock};
 use redis::{Arg, Cmd, Pipeline, Value};
 use sha1::{Digest, Sha1};
 
-use super::link::{Link, Lost};
+use super::{
+    control,
+    link::{Link, Lost},
+    presence,
+};
 
 /// A script and the name Redis knows it by.
 pub(super) struct Script {
@@ -15,7 +19,15 @@ pub(super) struct Script {
 }
 
 /// Every script there is, so that each connection can bring them all along.
-static ALL: [&Script; 0] = [];
+static ALL: [&Script; 7] = [
+    &presence::PUT,
+    &presence::LEAVE,
+    &presence::COUNT,
+    &presence::MEMBERS,
+    &control::KEEP,
+    &control::FORGET,
+    &control::KEPT,
+];
 
 impl Script {
     /// A script of that text; it has to be one of those that every connection brings along.

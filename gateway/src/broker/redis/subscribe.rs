@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use super::{
     Health,
+    control::Listening,
     dial::{Io, Target},
     envelope,
     keys::Keys,
@@ -44,6 +45,8 @@ pub(super) struct Subscriber {
     pub(super) keys: Arc<Keys>,
     /// What is wanted and confirmed.
     pub(super) rooms: Arc<Rooms>,
+    /// Who takes what nodes say to each other.
+    pub(super) control: Arc<Listening>,
     /// Takes what arrives.
     pub(super) deliver: Arc<dyn Deliver>,
     /// Counts.
@@ -102,6 +105,8 @@ enum Owed {
         rooms: VecDeque<Arc<str>>,
         heard: bool,
     },
+    /// How many of this node's own channels are still to be confirmed.
+    Own(usize),
 }
 
 /// One connection while it stands.
@@ -114,6 +119,8 @@ struct Connection<'a> {
     /// Parts of refused commands, to be asked again on their own.
     retries: Vec<Vec<Arc<str>>>,
     last_heard: Instant,
+    /// The node's own channels were asked for.
+    listens: bool,
     received: LocalIntCounter,
     lag: LocalHistogram,
     hearing: bool,
@@ -130,6 +137,7 @@ impl<'a> Connection<'a> {
             owed: VecDeque::new(),
             retries: Vec::new(),
             last_heard: Instant::now(),
+            listens: false,
             received: broker_received.local(),
             lag: delivery_lag.local(),
             hearing: false,
@@ -209,6 +217,9 @@ impl<'a> Connection<'a> {
     }
 
     async fn receive(&mut self, message: &Message) {
+        if self.subscriber.control.hear(message) {
+            return;
+        }
         self.received.inc();
         let Some(Delivered::Full(space)) = self.hand_over(message) else { return };
         self.subscriber.metrics.inbox_full.inc();
@@ -259,6 +270,17 @@ impl<'a> Connection<'a> {
                 let rooms = Vec::from(std::mem::take(rooms));
                 self.refused(rooms, reason)?;
             }
+            (Frame::Subscribed(_), Some(Owed::Own(left))) => {
+                *left -= 1;
+                if *left == 0 {
+                    self.owed.pop_front();
+                    self.subscriber.control.connected();
+                }
+            }
+            (Frame::Error(reason), Some(Owed::Own(_))) => {
+                self.subscriber.control.refused(&reason);
+                self.owed.pop_front();
+            }
             (Frame::Done | Frame::Error(_), Some(Owed::Pong(marks))) => {
                 rooms::answer(std::mem::take(marks), &Ok(()));
                 self.owed.pop_front();
@@ -298,6 +320,7 @@ impl<'a> Connection<'a> {
                 self.ask_rooms(b"UNSUBSCRIBE", batch.unsubscribe, false);
                 self.ask_rooms(b"SUBSCRIBE", batch.subscribe, true);
             }
+            self.ask_own();
         }
         if !self.owed.iter().any(|owed| matches!(owed, Owed::Pong(_))) {
             let marks = self.subscriber.rooms.take_marks();
@@ -306,6 +329,17 @@ impl<'a> Connection<'a> {
             }
         }
         self.write().await
+    }
+
+    /// Asks for the node's own channels, once on each connection. Where the node is not known yet, it will be.
+    fn ask_own(&mut self) {
+        if self.listens {
+            return;
+        }
+        let Some(channels) = self.subscriber.control.channels() else { return };
+        self.listens = true;
+        self.command(b"SUBSCRIBE", &channels);
+        self.owed.push_back(Owed::Own(channels.len()));
     }
 
     fn ping(&mut self, marks: Vec<oneshot::Sender<Outcome>>) {

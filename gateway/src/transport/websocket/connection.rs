@@ -11,7 +11,6 @@ use std::{
     task::{Context as TaskContext, Poll, ready},
 };
 
-use roomcast_shared::protocol::code::Disconnect;
 use socket2::SockRef;
 use tokio::{
     io::Interest,
@@ -20,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    end::End,
+    super::{carry, end::End},
     frame::{Event, Reader},
 };
 use crate::{
@@ -50,6 +49,12 @@ impl Sink for Socket {
             [bytes] => self.0.try_write(bytes),
             bytes => self.0.try_write_vectored(bytes),
         }
+    }
+}
+
+impl carry::Socket for Socket {
+    fn poll_writable(&self, task: &mut TaskContext<'_>) -> Poll<()> {
+        self.0.poll_write_ready(task).map(|_| ())
     }
 }
 
@@ -99,6 +104,15 @@ impl Connection {
         }
     }
 
+    /// Has the session take what the client said by the handshake itself.
+    pub(super) fn receive(&mut self, message: &[u8]) {
+        if let Phase::Open(session) = &mut self.phase
+            && let Err(disconnect) = session.receive(message)
+        {
+            self.outbox.close(disconnect);
+        }
+    }
+
     fn poll_open(&mut self, task: &mut TaskContext<'_>) -> Poll<End> {
         // What came with the handshake, or could not be taken before, comes first.
         if !self.partial.is_empty()
@@ -107,10 +121,10 @@ impl Connection {
             return Poll::Ready(end);
         }
         for _ in 0..READS {
-            if let Err(end) = self.attend(task) {
+            let Phase::Open(session) = &mut self.phase else { return Poll::Pending };
+            if let Err(end) = carry::attend(&self.outbox, session, task) {
                 return Poll::Ready(end);
             }
-            let Phase::Open(session) = &mut self.phase else { return Poll::Pending };
             let was_blocked = session.is_blocked();
             if let Poll::Ready(disconnect) = session.poll_pending(task) {
                 return Poll::Ready(disconnect.into());
@@ -122,7 +136,7 @@ impl Connection {
                 // What began by this has to be polled, or nobody is told when it is done.
                 continue;
             }
-            if let Err(disconnect) = self.keep_time(task) {
+            if let Err(disconnect) = carry::keep_time(session, &mut self.timer, task) {
                 return Poll::Ready(disconnect.into());
             }
             if self.is_blocked() {
@@ -137,43 +151,8 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Writes what waits and sees whether the connection was asked to end.
-    fn attend(&self, task: &mut TaskContext<'_>) -> Result<(), End> {
-        loop {
-            let attention = self.outbox.attend(task);
-            if attention.broken {
-                return Err(End::Gone);
-            }
-            if let Some(disconnect) = attention.close {
-                return Err(End::Close(disconnect));
-            }
-            if !attention.waiting {
-                return Ok(());
-            }
-            match self.outbox.socket().0.poll_write_ready(task) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(_) => self.outbox.drain().map_err(|_| End::Gone)?,
-            };
-        }
-    }
-
     fn is_blocked(&self) -> bool {
         matches!(&self.phase, Phase::Open(session) if session.is_blocked())
-    }
-
-    /// Does what is due, and sets the timer to what is due next.
-    fn keep_time(&mut self, task: &mut TaskContext<'_>) -> Result<(), Disconnect> {
-        let Phase::Open(session) = &mut self.phase else { return Ok(()) };
-        loop {
-            let deadline = session.deadline();
-            if self.timer.deadline() != deadline {
-                self.timer.as_mut().reset(deadline);
-            }
-            if self.timer.as_mut().poll(task).is_pending() {
-                return Ok(());
-            }
-            session.tick(Instant::now())?;
-        }
     }
 
     /// Reads once and takes what came.
@@ -247,41 +226,24 @@ impl Connection {
 
     /// Ends the session, and says the last words if there is somebody to hear them.
     fn finish(&mut self, end: &End) {
-        let slow = matches!(end, End::Close(disconnect) if *disconnect == Disconnect::SLOW);
         let client_closed = !matches!(end, End::Close(_));
-        let (code, reason) = end.said();
+        let Phase::Open(session) = std::mem::replace(&mut self.phase, Phase::Flushing { client_closed }) else {
+            return;
+        };
         // Said before the session leaves: whatever a room still has for it comes too late then.
-        match end.frame() {
+        match end.last_words(session.wire()) {
             Some(last) => self.outbox.finish(last),
             None => self.outbox.abort(),
         }
         let until = Instant::now() + self.write_timeout;
-        if let Phase::Open(session) = std::mem::replace(&mut self.phase, Phase::Flushing { client_closed }) {
-            if slow {
-                session.count_overflow();
-            }
-            session.close(&code, &reason);
-        }
+        end.close(*session);
         self.partial = Vec::new();
         self.timer.as_mut().reset(until);
     }
 
     fn poll_flush(&mut self, client_closed: bool, task: &mut TaskContext<'_>) -> Poll<()> {
-        loop {
-            let attention = self.outbox.attend(task);
-            if attention.broken {
-                return Poll::Ready(());
-            }
-            if !attention.waiting {
-                break;
-            }
-            if self.timer.as_mut().poll(task).is_ready() {
-                return Poll::Ready(());
-            }
-            let _ = ready!(self.outbox.socket().0.poll_write_ready(task));
-            if self.outbox.drain().is_err() {
-                return Poll::Ready(());
-            }
+        if !ready!(carry::poll_flush(&self.outbox, &mut self.timer, task)) {
+            return Poll::Ready(());
         }
         let ended = SockRef::from(&self.outbox.socket().0).shutdown(Shutdown::Write);
         if client_closed || ended.is_err() {

@@ -2,11 +2,13 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use http::{
-    HeaderMap, HeaderValue, Method, Request, StatusCode, Version,
+    HeaderMap, HeaderValue, Method, StatusCode, Version,
     header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE},
+    request::Parts,
 };
 use sha1::{Digest, Sha1};
 
+use super::super::admit::Denied;
 use crate::hub::Wire;
 
 /// What the key is joined with before it is hashed (RFC 6455, section 1.3).
@@ -28,29 +30,26 @@ pub(super) struct Opening {
     pub(super) transport_pings: bool,
 }
 
-/// A request that is no opening handshake: the status it is answered with, and why.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refused(pub(super) StatusCode, pub(super) &'static str);
-
 impl Opening {
-    pub(super) fn read<B>(request: &Request<B>) -> Result<Self, Refused> {
-        let headers = request.headers();
-        if request.method() != Method::GET {
-            return Err(Refused(StatusCode::METHOD_NOT_ALLOWED, "a WebSocket is opened with GET"));
+    /// Reads the request of a client, which only listens or not.
+    pub(super) fn read(request: &Parts, listens: bool) -> Result<Self, Denied> {
+        let headers = &request.headers;
+        if request.method != Method::GET {
+            return Err(Denied::method("GET", "a WebSocket is opened with GET"));
         }
-        if request.version() < Version::HTTP_11 {
-            return Err(Refused(StatusCode::BAD_REQUEST, "a WebSocket needs HTTP/1.1"));
+        if request.version < Version::HTTP_11 {
+            return Err(refused(StatusCode::BAD_REQUEST, "a WebSocket needs HTTP/1.1"));
         }
         if !has_token(headers, CONNECTION, "upgrade") || !has_token(headers, UPGRADE, "websocket") {
             let why = "this is a WebSocket endpoint: send Connection: Upgrade and Upgrade: websocket \
                        (a proxy in between has to pass both on)";
-            return Err(Refused(StatusCode::UPGRADE_REQUIRED, why));
+            return Err(refused(StatusCode::UPGRADE_REQUIRED, why));
         }
         if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-            return Err(Refused(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version has to be 13"));
+            return Err(refused(StatusCode::UPGRADE_REQUIRED, "Sec-WebSocket-Version has to be 13"));
         }
         let accept = accept(headers)?;
-        let query = request.uri().query().unwrap_or("");
+        let query = request.uri.query().unwrap_or("");
         let subprotocol = subprotocol(headers);
         let protobuf = match subprotocol {
             Some(chosen) => chosen == PROTOBUF,
@@ -59,21 +58,31 @@ impl Opening {
         Ok(Self {
             accept,
             subprotocol,
-            wire: if protobuf { Wire::ProtobufWebSocket } else { Wire::JsonWebSocket },
+            wire: match (protobuf, listens) {
+                (false, false) => Wire::JsonWebSocket,
+                (true, false) => Wire::ProtobufWebSocket,
+                (false, true) => Wire::UniJsonWebSocket,
+                (true, true) => Wire::UniProtobufWebSocket,
+            },
             transport_pings: has_pair(query, "cf_ws_frame_ping_pong", "true"),
         })
     }
 }
 
+/// The refusal of a request that is no opening handshake.
+fn refused(status: StatusCode, why: &'static str) -> Denied {
+    Denied::new(status, "handshake", why)
+}
+
 /// The accept value for the request's key, which has to be 16 bytes in base64.
-fn accept(headers: &HeaderMap) -> Result<HeaderValue, Refused> {
-    let refused = Refused(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key has to be 16 bytes in base64");
+fn accept(headers: &HeaderMap) -> Result<HeaderValue, Denied> {
+    let refused = || refused(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key has to be 16 bytes in base64");
     let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
     let Some(key) = key.filter(|key| BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16)) else {
-        return Err(refused);
+        return Err(refused());
     };
     let digest = Sha1::new().chain_update(key).chain_update(GUID).finalize();
-    HeaderValue::from_str(&BASE64.encode(digest)).map_err(|_| refused)
+    HeaderValue::from_str(&BASE64.encode(digest)).map_err(|_| refused())
 }
 
 /// The first subprotocol offered that is known here.
@@ -101,12 +110,12 @@ fn has_pair(query: &str, name: &str, value: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn request(pairs: &[(&str, &str)]) -> Request<()> {
-        let mut request = Request::get("/connection/websocket?format=protobuf").body(()).unwrap();
+    fn request(pairs: &[(&str, &str)]) -> Parts {
+        let mut request = http::Request::get("/connection/websocket?format=protobuf").body(()).unwrap();
         for (name, value) in pairs {
             request.headers_mut().append(http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
         }
-        request
+        request.into_parts().0
     }
 
     const GOOD: [(&str, &str); 4] = [
@@ -118,16 +127,17 @@ mod tests {
 
     #[test]
     fn accepts_the_sample_of_the_rfc() {
-        let opening = Opening::read(&request(&GOOD)).unwrap();
+        let opening = Opening::read(&request(&GOOD), false).unwrap();
         assert_eq!(opening.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(opening.wire, Wire::ProtobufWebSocket);
+        assert_eq!(Opening::read(&request(&GOOD), true).unwrap().wire, Wire::UniProtobufWebSocket);
     }
 
     #[test]
     fn a_subprotocol_stands_before_the_query() {
         let mut pairs = GOOD.to_vec();
         pairs.push(("sec-websocket-protocol", "mqtt, centrifuge-json"));
-        let opening = Opening::read(&request(&pairs)).unwrap();
+        let opening = Opening::read(&request(&pairs), false).unwrap();
         assert_eq!((opening.subprotocol, opening.wire), (Some(JSON), Wire::JsonWebSocket));
     }
 
@@ -137,9 +147,9 @@ mod tests {
         for (place, status) in statuses.into_iter().chain([StatusCode::BAD_REQUEST]).enumerate() {
             let mut pairs = GOOD.to_vec();
             pairs.remove(place);
-            assert_eq!(Opening::read(&request(&pairs)).unwrap_err().0, status, "without {}", GOOD[place].0);
+            assert_eq!(Opening::read(&request(&pairs), false).unwrap_err().status, status, "without {}", GOOD[place].0);
         }
         let short = [GOOD[0], GOOD[1], GOOD[2], ("sec-websocket-key", "c2hvcnQ=")];
-        assert_eq!(Opening::read(&request(&short)).unwrap_err().0, StatusCode::BAD_REQUEST);
+        assert_eq!(Opening::read(&request(&short), false).unwrap_err().status, StatusCode::BAD_REQUEST);
     }
 }

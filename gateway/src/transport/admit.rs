@@ -1,8 +1,12 @@
 //! Who is let in: origin, token, and the limits of the node. Every refusal is an HTTP answer that says why.
 
+use axum::{body::Body, response::Response};
 use http::{
     HeaderMap, HeaderValue, StatusCode,
-    header::{AUTHORIZATION, HOST, ORIGIN},
+    header::{
+        ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, HOST, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
+        WWW_AUTHENTICATE,
+    },
 };
 use roomcast_shared::claims::ConnectClaims;
 
@@ -19,15 +23,42 @@ pub(super) struct Denied {
     pub(super) reason: &'static str,
     /// For whoever reads the answer.
     pub(super) body: String,
+    /// The methods that would have been right, where this one was not.
+    allow: &'static str,
 }
 
 impl Denied {
     pub(super) fn new(status: StatusCode, reason: &'static str, body: impl Into<String>) -> Self {
-        Self { status, reason, body: body.into() }
+        Self { status, reason, body: body.into(), allow: "" }
+    }
+
+    /// The method is none of `allow`.
+    pub(super) fn method(allow: &'static str, body: &str) -> Self {
+        Self { allow, ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "handshake", body) }
     }
 
     pub(super) fn busy(reason: &'static str, body: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, reason, body)
+    }
+}
+
+impl From<Denied> for Response {
+    fn from(denied: Denied) -> Self {
+        let mut response = Self::new(Body::from(denied.body + "\n"));
+        *response.status_mut() = denied.status;
+        let (name, value) = match denied.status {
+            StatusCode::METHOD_NOT_ALLOWED => (ALLOW, denied.allow),
+            StatusCode::UPGRADE_REQUIRED => (SEC_WEBSOCKET_VERSION, "13"),
+            StatusCode::UNAUTHORIZED => (WWW_AUTHENTICATE, "Bearer error=\"invalid_token\""),
+            StatusCode::SERVICE_UNAVAILABLE => (RETRY_AFTER, "1"),
+            _ => (CACHE_CONTROL, "no-store"),
+        };
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        if denied.status == StatusCode::UPGRADE_REQUIRED {
+            response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        }
+        response
     }
 }
 

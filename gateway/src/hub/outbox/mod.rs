@@ -2,8 +2,7 @@
 //! bounded in bytes, for the connection's task. Too much waiting ends the connection: that is the slow-consumer decision.
 
 use std::{
-    collections::VecDeque,
-    io::{self, ErrorKind, IoSlice},
+    io::{self, IoSlice},
     sync::Arc,
     task::{Context, Waker},
 };
@@ -12,18 +11,18 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use roomcast_shared::protocol::code::Disconnect;
 
-/// How many buffers one write hands to the kernel at most.
-const MOST_SLICES: usize = 64;
+mod mail;
+mod state;
 
-/// What each buffer that waits costs beside its bytes: its place in a queue that grows by doubling.
-const OVERHEAD: usize = 64;
+pub use mail::{Mail, Refresh, Subscribe};
+use state::{Phase, State};
 
 /// A socket that can be written from any thread.
 pub trait Sink: Send + Sync {
     /// Writes what the socket takes at once, from the beginning of `bytes` on, and says how much that was.
     ///
     /// # Errors
-    /// [`ErrorKind::WouldBlock`] where the socket takes nothing now; a sink that can only be written by its own task always
+    /// [`io::ErrorKind::WouldBlock`] where the socket takes nothing now; a sink that can only be written by its own task always
     /// answers so. Any other error: the socket is broken.
     fn try_write(&self, bytes: &[IoSlice<'_>]) -> io::Result<usize>;
 }
@@ -32,38 +31,9 @@ pub trait Sink: Send + Sync {
 /// knows the socket's type, and the rooms, which do not.
 pub struct Outbox<S: ?Sized = dyn Sink> {
     state: Mutex<State>,
-    /// Bytes that may wait, [`OVERHEAD`] included, before the connection is ended as a slow consumer.
+    /// Bytes that may wait, the places of the queue included, before the connection is ended as a slow consumer.
     limit: usize,
     socket: S,
-}
-
-#[derive(Default)]
-struct State {
-    /// What waits, oldest first. Where the socket took part of a buffer, only the rest of it stands here.
-    queue: VecDeque<Bytes>,
-    /// Bytes in `queue`.
-    queued: usize,
-    /// Whether the first buffer began on the socket already: it must be finished, or the framing breaks.
-    begun: bool,
-    /// While set, nothing is written: replies will be put in at this place of the queue.
-    held: Option<usize>,
-    /// Why the connection has to end.
-    closing: Option<Box<Disconnect>>,
-    phase: Phase,
-    waker: Option<Waker>,
-}
-
-/// How far a way out has come. Only in the first phase it takes anything.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Phase {
-    #[default]
-    Open,
-    /// Too much waited: what was pushed since is given up, and the connection is about to say why.
-    Overflowed,
-    /// The last words are said.
-    Ended,
-    /// The socket refused a write.
-    Broken,
 }
 
 /// What the connection's task has to attend to.
@@ -75,6 +45,8 @@ pub struct Attention {
     pub broken: bool,
     /// Bytes wait for the socket.
     pub waiting: bool,
+    /// The session is told something: [`Outbox::take_mail`].
+    pub mail: bool,
 }
 
 impl<S> Outbox<S> {
@@ -102,6 +74,51 @@ impl<S: Sink + ?Sized> Outbox<S> {
         let waker = state.waker_if_unheld();
         drop(state);
         wake(waker);
+    }
+
+    /// The same, but where too much would wait by it, nothing is said and the answer is `false`; what waits stays as it is.
+    pub fn offer(&self, bytes: &Bytes) -> bool {
+        let mut state = self.state.lock();
+        let taken = match state.take_at_once(&self.socket, bytes) {
+            Some(taken) if taken == bytes.len() => return true,
+            Some(taken) => taken,
+            None => 0,
+        };
+        let rest = bytes.slice(taken..);
+        if taken > 0 {
+            // What began has to be finished, whatever it takes; nothing else waits then.
+            state.append(rest, true, usize::MAX);
+        } else if state.would_overflow(rest.len(), self.limit) {
+            return false;
+        } else {
+            state.append(rest, false, self.limit);
+        }
+        let waker = state.waker_if_unheld();
+        drop(state);
+        wake(waker);
+        true
+    }
+
+    /// Says what a room says where only its newest publication may wait: all of it where nothing waits, and else only the
+    /// newest, in place of an older one of that room. `tag` names the room and is not 0. Whether something was left out.
+    pub fn push_newest(&self, tag: u32, all: &Bytes, newest: &Bytes) -> bool {
+        let mut state = self.state.lock();
+        match state.take_at_once(&self.socket, all) {
+            Some(taken) if taken == all.len() => return false,
+            Some(taken) if taken > 0 => {
+                state.append(all.slice(taken..), true, usize::MAX);
+                let waker = state.waker_if_unheld();
+                drop(state);
+                wake(waker);
+                return false;
+            }
+            _ => {}
+        }
+        let gave_way = state.append_newest(tag, newest.clone(), self.limit);
+        let waker = state.waker_if_unheld();
+        drop(state);
+        wake(waker);
+        gave_way || newest.len() < all.len()
     }
 
     /// The same for bytes that the caller keeps: only what the socket does not take at once is copied.
@@ -161,6 +178,7 @@ impl<S: Sink + ?Sized> Outbox<S> {
             close: if state.phase == Phase::Ended { None } else { state.closing.as_deref().cloned() },
             broken: state.phase == Phase::Broken,
             waiting: !state.queue.is_empty(),
+            mail: state.mail.is_some(),
         }
     }
 
@@ -176,142 +194,33 @@ impl<S: Sink + ?Sized> Outbox<S> {
 
     /// Ends the way out: `last` is said after what waits, and nothing after it.
     pub fn finish(&self, last: Vec<u8>) {
+        self.state.lock().finish(last);
+    }
+
+    /// Tells the session something; its connection's task is woken. `false` where it is not told: too much waits for it, or
+    /// it has ended. A session that cannot be told that it has lost a seat is closed instead: 3010 where its position is
+    /// lost, 3008 where it was too slow.
+    pub fn tell(&self, mail: Mail) -> bool {
         let mut state = self.state.lock();
-        state.held = None;
-        if matches!(state.phase, Phase::Open | Phase::Overflowed) {
-            state.queued += last.len();
-            state.queue.push_back(last.into());
-            state.phase = Phase::Ended;
+        if state.phase != Phase::Open {
+            return false;
         }
-    }
-}
-
-impl State {
-    /// Tries the socket where nothing waits; `None` where the bytes have to wait whole.
-    fn take_at_once<S: Sink + ?Sized>(&mut self, socket: &S, bytes: &[u8]) -> Option<usize> {
-        if self.phase != Phase::Open {
-            return Some(bytes.len());
+        let refused = state.mail.get_or_insert_default().put(mail).err();
+        let told = refused.is_none();
+        if let Some(disconnect) = refused.and_then(|mail| mail.instead()) {
+            state.closing.get_or_insert_with(|| Box::new(disconnect));
         }
-        if !self.queue.is_empty() || self.held.is_some() {
-            return None;
-        }
-        match socket.try_write(&[IoSlice::new(bytes)]) {
-            Ok(taken) => Some(taken),
-            Err(error) if is_passing(&error) => None,
-            Err(_) => {
-                self.fail();
-                Some(0)
-            }
-        }
+        let waker = state.waker.take();
+        drop(state);
+        wake(waker);
+        told
     }
 
-    /// Says bytes that have to be copied to wait; gives whom to wake for what the socket did not take.
-    fn write<S: Sink + ?Sized>(&mut self, socket: &S, bytes: &[u8], limit: usize) -> Option<Waker> {
-        if bytes.is_empty() {
-            return None;
-        }
-        let taken = match self.take_at_once(socket, bytes) {
-            Some(taken) if taken == bytes.len() => return None,
-            Some(taken) => taken,
-            None => 0,
-        };
-        self.append(Bytes::copy_from_slice(&bytes[taken..]), taken > 0, limit);
-        self.waker_if_unheld()
+    /// What the session is told, oldest first.
+    pub fn take_mail(&self) -> Vec<Mail> {
+        let mail = self.state.lock().mail.take();
+        mail.map_or_else(Vec::new, |mailbox| mailbox.into_mail())
     }
-
-    /// Puts bytes in at that place of what waits, and writes as much of all that as the socket takes.
-    fn write_before<S: Sink + ?Sized>(
-        &mut self,
-        place: usize,
-        socket: &S,
-        bytes: &[u8],
-        limit: usize,
-    ) -> Option<Waker> {
-        if !bytes.is_empty() {
-            self.insert(place, Bytes::copy_from_slice(bytes), limit);
-        }
-        let stuck = self.flush(socket).is_err() || !self.queue.is_empty();
-        if stuck || self.closing.is_some() { self.waker.take() } else { None }
-    }
-
-    fn append(&mut self, bytes: Bytes, begun: bool, limit: usize) {
-        self.begun |= begun;
-        self.insert(self.queue.len(), bytes, limit);
-    }
-
-    fn insert(&mut self, place: usize, bytes: Bytes, limit: usize) {
-        if self.phase != Phase::Open {
-            return;
-        }
-        self.queued += bytes.len();
-        self.queue.insert(place, bytes);
-        if self.queued + self.queue.len() * OVERHEAD > limit {
-            self.overflow();
-        }
-    }
-
-    /// The slow-consumer decision: what waits is given up, save the frame that began, and the connection ends.
-    fn overflow(&mut self) {
-        self.queue.truncate(usize::from(self.begun));
-        self.queued = self.queue.iter().map(Bytes::len).sum();
-        self.held = None;
-        self.phase = Phase::Overflowed;
-        self.closing.get_or_insert_with(|| Box::new(Disconnect::SLOW));
-    }
-
-    fn fail(&mut self) {
-        self.phase = Phase::Broken;
-        self.queue = VecDeque::new();
-        self.queued = 0;
-    }
-
-    fn flush<S: Sink + ?Sized>(&mut self, socket: &S) -> io::Result<()> {
-        while !self.queue.is_empty() && self.held.is_none() {
-            let mut slices = [IoSlice::new(&[]); MOST_SLICES];
-            let count = self.queue.len().min(MOST_SLICES);
-            for (slice, bytes) in slices.iter_mut().zip(&self.queue) {
-                *slice = IoSlice::new(bytes);
-            }
-            match socket.try_write(&slices[..count]) {
-                // A sink that takes nothing without saying so is asked again when it is ready, not in a circle.
-                Ok(0) => return Ok(()),
-                Ok(taken) => self.advance(taken),
-                Err(error) if is_passing(&error) => return Ok(()),
-                Err(error) => {
-                    self.fail();
-                    return Err(error);
-                }
-            }
-        }
-        if self.queue.is_empty() && self.queue.capacity() > 0 {
-            self.queue = VecDeque::new();
-        }
-        Ok(())
-    }
-
-    /// Takes off what the socket took.
-    fn advance(&mut self, mut taken: usize) {
-        self.queued -= taken;
-        while let Some(first) = self.queue.front_mut() {
-            if taken < first.len() {
-                self.begun |= taken > 0;
-                let _ = first.split_to(taken);
-                return;
-            }
-            taken -= first.len();
-            self.begun = false;
-            self.queue.pop_front();
-        }
-    }
-
-    /// Whom to tell that something waits; while replies are awaited nobody, as [`Outbox::release`] writes by itself.
-    fn waker_if_unheld(&mut self) -> Option<Waker> {
-        if self.held.is_some() && self.closing.is_none() { None } else { self.waker.take() }
-    }
-}
-
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 fn wake(waker: Option<Waker>) {
@@ -330,6 +239,8 @@ pub(super) mod tests {
     //! What a way out says, checked against a sink that takes as much as it likes.
 
     use std::{
+        collections::VecDeque,
+        io::ErrorKind,
         sync::{
             Barrier,
             atomic::{AtomicUsize, Ordering},
@@ -340,7 +251,7 @@ pub(super) mod tests {
 
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{state::OVERHEAD, *};
 
     /// What a sink does with one write.
     #[derive(Clone, Copy, Debug)]
@@ -591,6 +502,43 @@ pub(super) mod tests {
             count += 1;
         }
         assert!(count * size_of::<Bytes>() <= LIMIT, "{count} frames were kept");
+    }
+
+    #[test]
+    fn what_is_refused_leaves_what_waits_as_it_is() {
+        let outbox = Outbox::new(Script::new([Take::Some(3)]), 3 * OVERHEAD + 20);
+        let frame = |letter: u8| Bytes::from(vec![letter; 10]);
+        assert!(outbox.offer(&frame(b'a')), "it began, and is finished");
+        assert!(outbox.offer(&frame(b'b')));
+        assert!(!outbox.offer(&frame(b'c')) && !outbox.offer(&frame(b'd')));
+        assert!(attend(&outbox).close.is_none());
+        assert!(outbox.drain().unwrap());
+        assert!(outbox.offer(&frame(b'e')));
+        assert_eq!(outbox.socket().said(), b"aaaaaaaaaabbbbbbbbbbeeeeeeeeee");
+    }
+
+    #[test]
+    fn the_newest_of_a_room_comes_where_it_was_said_and_after_what_began() {
+        let outbox = Outbox::new(Script::new([Take::Some(2), Take::Nothing]), 1000);
+        let say = |tag: u32, text: &'static str| {
+            let bytes = Bytes::from_static(text.as_bytes());
+            outbox.push_newest(tag, &bytes, &bytes)
+        };
+        assert!(!say(1, "one "), "it began");
+        assert!(!say(1, "two ") && !say(2, "other "));
+        outbox.write(b"reply ");
+        assert!(say(1, "three "), "two gave way");
+        outbox.hold();
+        assert!(say(2, "another "), "from before the hold to after it");
+        assert!(say(1, "four "));
+        outbox.release(b"held ");
+        let all = Bytes::from_static(b"older newest ");
+        assert!(outbox.push_newest(3, &all, &all.slice(6..)), "the older one is left out");
+        assert!(outbox.drain().unwrap());
+        assert_eq!(outbox.socket().said(), b"one reply held another four newest ");
+        assert!(!outbox.push_newest(3, &all, &all.slice(6..)));
+        assert!(outbox.socket().said().ends_with(b"older newest "), "while nothing waits all of it is said");
+        assert_eq!(outbox.queued(), 0);
     }
 
     #[test]

@@ -1,0 +1,49 @@
+-- What the scripts of presence share. The keys are those of one room: what is known of each client (hash), when the time of
+-- each is over (sorted set, milliseconds), their names in order (sorted set without scores), and how many clients each user
+-- has (hash). All clocks are the server's.
+local infos, ends, names, users = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+-- The user is the first field of what is known of a client, unless it is empty: tag 10, its length, its bytes.
+local function user_of(info)
+  if string.byte(info, 1) ~= 10 then
+    return ''
+  end
+  local length, place, unit, byte = 0, 2, 1, nil
+  repeat
+    byte = string.byte(info, place)
+    length = length + byte % 128 * unit
+    place, unit = place + 1, unit * 128
+  until byte < 128
+  return string.sub(info, place, place + length - 1)
+end
+
+local function count(info, by)
+  local user = user_of(info)
+  if redis.call('HINCRBY', users, user, by) <= 0 then
+    redis.call('HDEL', users, user)
+  end
+end
+
+local function remove(clients)
+  local known = redis.call('HMGET', infos, unpack(clients))
+  redis.call('HDEL', infos, unpack(clients))
+  redis.call('ZREM', ends, unpack(clients))
+  redis.call('ZREM', names, unpack(clients))
+  for _, info in ipairs(known) do
+    if info then
+      count(info, -1)
+    end
+  end
+end
+
+-- Takes out clients whose time is over, a bounded number; whether there may be more of them.
+local function expire()
+  local most = 500
+  local over = redis.call('ZRANGEBYSCORE', ends, '-inf', now, 'LIMIT', 0, most)
+  if #over > 0 then
+    remove(over)
+  end
+  return #over == most
+end

@@ -1,0 +1,391 @@
+//! Every order in which a room can be spoken in, heard through the broker, delivered, entered and compared with its history:
+//! each order is played on the real room, step by step, and at the end everybody has been told everything once and in order,
+//! or was told that something is missing.
+
+#![cfg(test)]
+
+use std::{collections::VecDeque, sync::Arc};
+
+use roomcast_shared::{
+    event::{Event, Said},
+    position::Position,
+    protocol::reply::{Push, Reply},
+};
+
+use super::{
+    Aside, GroupKey, Jobs, Mail, Outbox, Room, Seat, SlowPolicy, Wire,
+    fanout::{hand_out, hand_to_late},
+    joined::Joined,
+    outbox::tests::Script,
+    position::Runs,
+    room::Put,
+    seats::Turn,
+    testing::{Listener, at, kept, listener, seat},
+};
+
+/// Which of the possible steps is taken at each place, and how many there were.
+#[derive(Default)]
+struct Order {
+    choices: Vec<(usize, usize)>,
+    at: usize,
+}
+
+impl Order {
+    fn choose(&mut self, possible: usize) -> usize {
+        if self.at == self.choices.len() {
+            self.choices.push((0, possible));
+        }
+        let (choice, known) = self.choices[self.at];
+        assert_eq!(known, possible, "the same steps lead to the same state");
+        self.at += 1;
+        choice
+    }
+
+    /// The next order; `false` after the last.
+    fn next(&mut self) -> bool {
+        self.at = 0;
+        while let Some((choice, possible)) = self.choices.pop() {
+            if choice + 1 < possible {
+                self.choices.push((choice + 1, possible));
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Plays all orders of a world and says how many there are.
+fn play_all(make: impl Fn() -> World) -> usize {
+    let mut order = Order::default();
+    let mut count = 0;
+    loop {
+        let mut world = make();
+        let mut steps = Vec::new();
+        loop {
+            let possible = world.possible();
+            if possible.is_empty() {
+                break;
+            }
+            let step = possible[order.choose(possible.len())];
+            steps.push(step);
+            world.take(step);
+        }
+        world.assert_told(&steps);
+        count += 1;
+        if !order.next() {
+            return count;
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Step {
+    /// Somebody says something: it is in the history, and on its way.
+    Publish,
+    /// The broker hands over, or loses, what is longest on its way.
+    Arrive,
+    Lose,
+    /// The holder of the turn does its next step.
+    Turn,
+    /// The newcomer does its next step.
+    Enter,
+    /// The comparison with the history does its next step.
+    Check,
+}
+
+/// How far a delivery has come.
+enum Delivery {
+    Idle,
+    Holds,
+    Runs(VecDeque<Vec<Event>>),
+    Begun(Box<(Joined, Turn)>, VecDeque<Vec<Event>>),
+}
+
+/// How far the newcomer has come.
+enum Newcomer {
+    Nobody,
+    Outside,
+    Aside(Aside),
+    Read(Aside, u64),
+    Seated(Vec<Event>, u64),
+    Inside(u64),
+}
+
+/// How far a comparison has come.
+enum Comparison {
+    Waits,
+    Asked(Option<Position>),
+    /// The history has answered; what was on its way then is waited for.
+    Read(Option<Position>, u64),
+    Over,
+}
+
+struct World {
+    room: Arc<Room>,
+    to_say: u64,
+    said: u64,
+    on_its_way: VecDeque<Event>,
+    loses: bool,
+    may_lose: usize,
+    /// A run is begun and handed out in one step, where that makes too many orders otherwise.
+    coarse: bool,
+    delivery: Delivery,
+    newcomer: Newcomer,
+    entering: Listener,
+    seat: Seat,
+    comparison: Comparison,
+    /// How many arrivals the comparison still waits for.
+    behind: usize,
+    resident: Listener,
+    plain: Listener,
+}
+
+fn said(offset: u64) -> Event {
+    Said { delta: true, ..kept(at(offset)) }.into()
+}
+
+impl World {
+    /// A room in which one seat with a position and one without sit from the beginning, `before` publications were heard, and
+    /// `to_say` come.
+    fn new(jobs: &Arc<Jobs>, before: u64, to_say: u64) -> Self {
+        let room = Arc::new(Room::new(Arc::from("room"), jobs.clone()));
+        let (entering, resident, plain) = (listener(), listener(), listener());
+        let positioned = Seat { positioned: true, ..seat(&resident) };
+        assert!(room.aside(1 << 20).sit(positioned, Some(at(0))).is_ok());
+        room.seats.lock().add(seat(&plain));
+        let newcomer = Seat { positioned: true, ..seat(&entering) };
+        let mut world = Self {
+            room,
+            to_say: 0,
+            said: 0,
+            on_its_way: VecDeque::new(),
+            loses: false,
+            may_lose: 0,
+            coarse: false,
+            delivery: Delivery::Idle,
+            newcomer: Newcomer::Outside,
+            entering,
+            seat: newcomer,
+            comparison: Comparison::Over,
+            behind: 0,
+            resident,
+            plain,
+        };
+        for _ in 0..before {
+            world.take(Step::Publish);
+            world.take(Step::Arrive);
+            while !matches!(world.delivery, Delivery::Idle) {
+                world.take(Step::Turn);
+            }
+        }
+        world.to_say = to_say;
+        world
+    }
+
+    fn possible(&self) -> Vec<Step> {
+        let comparing = match self.comparison {
+            // What is lost after the last comparison is told by the next one only.
+            Comparison::Waits => !self.loses || (self.to_say == 0 && self.on_its_way.is_empty()),
+            Comparison::Read(..) => self.behind == 0,
+            Comparison::Asked(_) => true,
+            Comparison::Over => false,
+        };
+        let steps = [
+            (Step::Publish, self.to_say > 0),
+            (Step::Arrive, !self.on_its_way.is_empty()),
+            (Step::Lose, !self.on_its_way.is_empty() && self.may_lose > 0),
+            (Step::Turn, !matches!(self.delivery, Delivery::Idle)),
+            (Step::Enter, !matches!(self.newcomer, Newcomer::Nobody | Newcomer::Inside(_))),
+            (Step::Check, comparing),
+        ];
+        steps.into_iter().filter(|(_, possible)| *possible).map(|(step, _)| step).collect()
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Publish => {
+                self.to_say = self.to_say.saturating_sub(1);
+                self.said += 1;
+                self.on_its_way.push_back(said(self.said));
+            }
+            Step::Arrive => {
+                let event = self.on_its_way.pop_front().expect("it is possible");
+                self.behind = self.behind.saturating_sub(1);
+                if let (Put::YourTurn, _) = self.room.put(event, usize::MAX) {
+                    self.delivery = Delivery::Holds;
+                }
+            }
+            Step::Lose => {
+                self.on_its_way.pop_front();
+                self.behind = self.behind.saturating_sub(1);
+                self.may_lose -= 1;
+            }
+            Step::Turn => self.deliver(),
+            Step::Enter => self.enter(),
+            Step::Check => self.compare(),
+        }
+    }
+
+    fn deliver(&mut self) {
+        self.delivery = match std::mem::replace(&mut self.delivery, Delivery::Idle) {
+            Delivery::Idle => Delivery::Idle,
+            Delivery::Holds => match self.room.take_batch() {
+                None => Delivery::Idle,
+                Some(batch) => Delivery::Runs(Runs::new(batch).collect()),
+            },
+            Delivery::Runs(mut runs) => {
+                let run = Arc::new(runs.pop_front().expect("a run is left"));
+                let turn = self.room.begin(&run);
+                let joined = Joined::new(self.room.name().clone(), run, &turn);
+                Delivery::Begun(Box::new((joined, turn)), runs)
+            }
+            Delivery::Begun(begun, runs) => {
+                let (joined, turn) = *begun;
+                hand_to_late(&joined, &turn.late, &self.room);
+                for seats in &turn.segments {
+                    hand_out(&joined, seats, &self.room);
+                }
+                if runs.is_empty() { Delivery::Holds } else { Delivery::Runs(runs) }
+            }
+        };
+        if self.coarse && matches!(self.delivery, Delivery::Begun(..)) {
+            self.deliver();
+        }
+    }
+
+    fn enter(&mut self) {
+        self.newcomer = match std::mem::replace(&mut self.newcomer, Newcomer::Outside) {
+            Newcomer::Outside => Newcomer::Aside(self.room.aside(1 << 20)),
+            Newcomer::Aside(aside) => Newcomer::Read(aside, self.said),
+            Newcomer::Read(aside, reached) => {
+                self.entering.hold();
+                if let Ok(seated) = aside.sit(self.seat.clone(), Some(at(reached))) {
+                    Newcomer::Seated(seated.missed, reached)
+                } else {
+                    assert!(self.loses, "nothing was lost, and still there is a gap");
+                    self.entering.release(b"");
+                    Newcomer::Outside
+                }
+            }
+            Newcomer::Seated(missed, reached) => {
+                self.entering.release(&told(&missed));
+                Newcomer::Inside(reached)
+            }
+            other @ (Newcomer::Inside(_) | Newcomer::Nobody) => other,
+        };
+    }
+
+    fn compare(&mut self) {
+        self.comparison = match self.comparison {
+            Comparison::Waits => Comparison::Asked(self.room.position()),
+            Comparison::Asked(before) => {
+                self.behind = self.on_its_way.len();
+                Comparison::Read(before, self.said)
+            }
+            Comparison::Read(before, top) => {
+                self.room.check(before, at(top));
+                Comparison::Over
+            }
+            Comparison::Over => Comparison::Over,
+        };
+    }
+
+    /// At the end everybody has been told what there is, or that something is missing.
+    fn assert_told(&self, steps: &[Step]) {
+        let reached = match self.newcomer {
+            Newcomer::Nobody => self.said,
+            Newcomer::Inside(reached) => reached,
+            _ => panic!("nobody entered: {steps:?}"),
+        };
+        let lost_any = steps.contains(&Step::Lose);
+        for (outbox, after) in [(&self.entering, reached), (&self.resident, 0)] {
+            let heard = offsets(outbox);
+            let mail = outbox.take_mail();
+            let is_lost = mail.iter().any(|mail| matches!(mail, Mail::Lost { .. }));
+            assert!(!is_lost || (lost_any && mail.len() == 1), "told it is lost, and nothing was: {steps:?}");
+            let all: Vec<_> = (after + 1..=self.said).collect();
+            if is_lost {
+                assert!(all.starts_with(&heard), "{heard:?} after {after}: {steps:?}");
+            } else {
+                assert_eq!(heard, all, "after {after}: {steps:?}");
+            }
+        }
+        if !lost_any {
+            assert_eq!(offsets(&self.plain), (1..=self.said).collect::<Vec<_>>(), "{steps:?}");
+        }
+    }
+}
+
+fn told(missed: &[Event]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for event in missed {
+        let Event::Publication(said) = event else { continue };
+        let push = Push { publication: Some(Box::new(said.publication.clone())), ..Push::default() };
+        let reply = Reply { push: Some(Box::new(push)), ..Reply::default() };
+        Wire::JsonWebSocket.put_reply(&reply, &mut bytes).expect("it is JSON");
+    }
+    bytes
+}
+
+/// The offsets of the publications it was told.
+fn offsets(outbox: &Outbox<Script>) -> Vec<u64> {
+    let said = String::from_utf8_lossy(&outbox.socket().said()).into_owned();
+    let numbers = said.split(r#""offset":"#).skip(1);
+    let number = |text: &str| text.split(|byte: char| !byte.is_ascii_digit()).next().and_then(|text| text.parse().ok());
+    numbers.map(|text| number(text).expect("a number")).collect()
+}
+
+#[test]
+fn whoever_enters_while_others_speak_hears_everything_once_and_in_order() {
+    let jobs = Arc::new(Jobs::idle());
+    for (before, to_say) in [(0, 2), (1, 2)] {
+        let count = play_all(|| World::new(&jobs, before, to_say));
+        println!("{before} before, {to_say} said: {count} orders");
+        assert!(count > 1000, "{count} orders are too few");
+    }
+}
+
+#[test]
+fn the_same_holds_for_one_that_takes_deltas() {
+    let jobs = Arc::new(Jobs::idle());
+    let count = play_all(|| {
+        let mut world = World::new(&jobs, 1, 2);
+        world.seat.group = world.room.group(GroupKey { filter: None, delta: true }).expect("there are few");
+        world.seat.slow = SlowPolicy::Latest;
+        world
+    });
+    assert!(count > 1000, "{count} orders are too few");
+}
+
+#[test]
+fn a_comparison_at_any_time_takes_nobody_out_who_has_heard_everything() {
+    let jobs = Arc::new(Jobs::idle());
+    for newcomer in [false, true] {
+        let count = play_all(|| {
+            let mut world = World::new(&jobs, 1, if newcomer { 1 } else { 2 });
+            world.comparison = Comparison::Waits;
+            world.coarse = newcomer;
+            if !newcomer {
+                world.newcomer = Newcomer::Nobody;
+            }
+            world
+        });
+        println!("{count} orders");
+        assert!(count > 1000, "{count} orders are too few");
+    }
+}
+
+#[test]
+fn whatever_is_lost_on_the_way_is_told_at_the_latest_by_the_comparison() {
+    let jobs = Arc::new(Jobs::idle());
+    for before in [0, 1] {
+        let count = play_all(|| {
+            let mut world = World::new(&jobs, before, 1);
+            (world.loses, world.may_lose, world.coarse) = (true, 1, true);
+            world.comparison = Comparison::Waits;
+            world
+        });
+        println!("{before} before: {count} orders");
+        assert!(count > 1000, "{count} orders are too few");
+    }
+}

@@ -1,0 +1,52 @@
+//! What a session is told from outside: seats it has lost in rooms, rooms it has to leave, commands by another way. Knows no
+//! sockets and nobody who tells it.
+
+use std::sync::Arc;
+
+use roomcast_shared::protocol::{
+    code::{Disconnect, Unsubscribe},
+    reply::{Push, Reply},
+};
+
+use super::{Replies, Session};
+use crate::hub::Mail;
+
+impl Session {
+    /// Does what the session is told, in that order.
+    ///
+    /// # Errors
+    /// The code with which the connection has to be closed.
+    pub fn take_mail(&mut self, mail: Vec<Mail>) -> Result<(), Disconnect> {
+        self.answer(|session, replies| mail.into_iter().try_for_each(|mail| session.told(mail, replies)))
+    }
+
+    fn told(&mut self, mail: Mail, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
+        match mail {
+            Mail::Lost { room } | Mail::Slow { room } => self.lost_seat(&room, replies),
+            Mail::Unsubscribe { room, how } => self.put_out(&room, how, replies),
+            Mail::Commands(frame) => self.take_commands(&frame, replies),
+            Mail::Subscribe(_) | Mail::Refresh(_) => {
+                tracing::debug!("the session was told what nothing here does");
+                Ok(())
+            }
+        }
+    }
+
+    /// The room took the client's seat away. Where the client has another one there by now, it is told of the room already.
+    fn lost_seat(&mut self, room: &Arc<str>, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
+        let Some(place) = self.place_of(room) else { return Ok(()) };
+        let subscription = &self.subscriptions[place];
+        if subscription.hold.room().holds(subscription.seat, &self.outbox) {
+            return Ok(());
+        }
+        self.put_out(room, Unsubscribe::INSUFFICIENT, replies)
+    }
+
+    fn put_out(&mut self, room: &Arc<str>, how: Unsubscribe, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
+        let Some(place) = self.place_of(room) else { return Ok(()) };
+        let subscription = self.subscriptions.swap_remove(place);
+        subscription.hold.stand_up(subscription.seat, &self.outbox);
+        let push = Push { channel: room.to_string(), unsubscribe: Some(how.into()), ..Push::default() };
+        replies.put(&Reply { push: Some(Box::new(push)), ..Reply::default() })
+    }
+}
