@@ -39,6 +39,8 @@ pub struct Metrics {
     pub slow_resynced: IntCounter,
     /// `roomcast_slow_consumers_total{policy="latest"}`: deliveries in which older publications gave way to the newest.
     pub slow_skipped: IntCounter,
+    /// `roomcast_position_checks_total`: rooms compared with their histories.
+    pub position_checks: IntCounter,
     /// `roomcast_positions_lost_total`: seats taken out because they had missed something.
     pub positions_lost: IntCounter,
     /// `roomcast_inbox_full_total`: times a publisher or the broker's reader waited for a room.
@@ -95,6 +97,7 @@ impl Metrics {
             slow_closed: slow.with_label_values(&["close"]),
             slow_resynced: slow.with_label_values(&["resync"]),
             slow_skipped: slow.with_label_values(&["latest"]),
+            position_checks: counter(r, "position_checks_total", "Rooms compared with their histories."),
             positions_lost: counter(
                 r,
                 "positions_lost_total",

@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        broker::{Answer, PubSub},
+        broker::{Answer, Broker, PubSub, memory::MemoryBroker},
         hub::Hub,
     };
 
@@ -123,7 +123,9 @@ mod tests {
     fn readiness(health: Health, grace: Duration) -> Arc<Readiness> {
         let metrics = Arc::new(Metrics::new());
         let hub = Arc::new(Hub::new(1 << 20, metrics.clone(), TaskTracker::new()));
-        let node = Arc::new(Node::new("test", hub, Arc::new(Stands(health))));
+        let memory = Broker::of(Arc::new(MemoryBroker::new(hub.clone(), metrics.clone())));
+        let broker = Broker { pubsub: Arc::new(Stands(health)), ..memory };
+        let node = Arc::new(Node::new("test", hub, broker, TaskTracker::new()));
         Readiness::new(node, Gate::new(0, 0, metrics.connections.clone()), metrics, grace)
     }
 

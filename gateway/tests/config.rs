@@ -180,9 +180,19 @@ fn some_value(path: &str, kind: &str) -> &'static str {
         "list of STATUS: error CODE TEXT" => "503: temporary 1503 later",
         "certificates (PEM)" => CERTIFICATE,
         "URL, secret" => "redis://localhost",
-        "word" if path == "log.level" => "debug",
-        "word" => "json",
+        "word" => word(path),
         _ => "text",
+    }
+}
+
+/// One of the words that this setting takes.
+fn word(path: &str) -> &'static str {
+    match path.rsplit('.').next() {
+        Some("level") => "debug",
+        Some("force_recovery_mode") => "cache",
+        Some("slow_consumer") => "resync",
+        Some("allowed_delta_types") => "fossil",
+        _ => "json",
     }
 }
 
@@ -200,6 +210,9 @@ fn every_setting_has_a_variable_of_its_own_that_sets_it() {
         let mut case = flag("shutdown.timeout", "300s").variable(name, some_value(path, &row[3]));
         if let Some(hook) = path.strip_prefix("rooms.").and_then(|rule| rule.strip_suffix("_hook")) {
             case = case.flag(&format!("hooks.{hook}.url"), "https://backend/hook");
+        }
+        if path.starts_with("auth.subscription_token.") {
+            case = case.variable("ROOMCAST_AUTH_SUBSCRIPTION_TOKEN_PUBLIC_KEY", "-----BEGIN PUBLIC KEY-----");
         }
         if path != "shutdown.timeout" {
             assert_eq!(case.load().provenance.of(path).to_string(), *name);
@@ -296,6 +309,89 @@ fn namespaces_have_rules_of_their_own() {
 }
 
 #[test]
+fn issuers_have_keys_of_their_own() {
+    let text = format!(
+        "[[auth.issuers]]\nname = \"shop\"\nissuer = \"https://shop.example/\"\nhmac_secret = {SECRET:?}\n\
+         [[auth.issuers]]\nname = \"idp.eu\"\nissuer_regex = \"https://.*\"\njwks_url = \"https://idp.example/keys\"\n"
+    );
+    let loaded = file(&text).flag("auth.issuers.idp.eu.audience", "chat").load();
+    let [shop, idp] = &loaded.settings.auth.issuers[..] else { panic!("{:?}", loaded.settings.auth.issuers) };
+    assert_eq!((shop.name.as_str(), shop.keys.issuer.as_deref()), ("shop", Some("https://shop.example/")));
+    assert_eq!(shop.keys.hmac_secret.as_ref().unwrap().reveal(), SECRET);
+    assert_eq!(idp.keys.jwks_url.as_ref().unwrap().reveal(), "https://idp.example/keys");
+    assert_eq!(idp.keys.audience.as_deref(), Some("chat"));
+    let source = loaded.provenance.of("auth.issuers.idp.eu.jwks_url").to_string();
+    assert!(source.ends_with("roomcast.toml:8"), "{source}");
+    assert!(!loaded.development && loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    let listing = loaded.listing();
+    assert!(listing.contains("auth.issuers.shop.hmac_secret") && !listing.contains(SECRET), "{listing}");
+    let misspelt = file(&format!("{text}isuer = \"i\"\n"));
+    assert_faults(
+        &misspelt,
+        &[":9: auth.issuers.idp.eu.isuer: unknown setting; did you mean auth.issuers.idp.eu.issuer?"],
+    );
+}
+
+#[test]
+fn keys_of_tokens_that_contradict_each_other_are_faults() {
+    let issuer = |rest: &str| format!("[[auth.issuers]]\nname = \"idp\"\n{rest}\n");
+    let with_key = |rest: &str| issuer(&format!("hmac_secret = {SECRET:?}\n{rest}"));
+    for (text, expected) in [
+        (with_key(""), ":2: auth.issuers.idp: has no issuer: say which iss its tokens have"),
+        (issuer("issuer = \"i\""), ":2: auth.issuers.idp: has no key: give it hmac_secret, public_key or jwks_url"),
+        (
+            with_key("issuer = \"i\"") + &with_key("issuer = \"i\"").replace("idp", "two"),
+            ":6: auth.issuers.two: has the same issuer as idp",
+        ),
+        (
+            with_key("issuer = \"i\"\nissuer_regex = \"i\""),
+            ":5: auth.issuers.idp.issuer_regex: is set, and so is issuer",
+        ),
+        ("[auth]\naudience = \"a\"\naudience_regex = \"a\"".to_owned(), ":3: auth.audience_regex: is set, and so is"),
+        ("auth.jwks_refresh = \"10ms\"".to_owned(), "auth.jwks_refresh: must be at least 1s"),
+        ("[auth.subscription_token]\naudience = \"a\"".to_owned(), "auth.subscription_token: has no key of its own"),
+    ] {
+        assert_faults(&file(&text), &[expected]);
+    }
+}
+
+#[test]
+fn every_kind_of_key_ends_development_mode() {
+    let pem = "-----BEGIN PUBLIC KEY-----";
+    for section in ["auth", "auth.subscription_token"] {
+        for (key, value) in [
+            ("hmac_secret", SECRET),
+            ("hmac_previous_secret", SECRET),
+            ("public_key", pem),
+            ("jwks_url", "https://h/k"),
+        ] {
+            let loaded = flag(&format!("{section}.{key}"), value).load();
+            assert!(!loaded.development && loaded.settings.auth.any_key(), "{section}.{key}");
+        }
+    }
+    assert!(flag("auth.audience", "chat").load().development);
+}
+
+#[test]
+fn keys_that_come_over_an_open_way_are_warned_of() {
+    for (url, warned) in [
+        ("https://idp.example/keys", false),
+        ("http://localhost:8080/keys", false),
+        ("http://127.0.0.1/keys", false),
+        ("http://[::1]:8080/keys", false),
+        ("http://idp.example/keys", true),
+        ("http://10.0.0.1/keys", true),
+    ] {
+        let warnings = flag("auth.jwks_url", url).load().warnings;
+        assert_eq!(warnings.iter().any(|warning| warning.contains("auth.jwks_url is not https")), warned, "{url}");
+    }
+    let listing = flag("auth.jwks_url", "https://user:hidden@idp.example/keys").load().listing();
+    assert!(listing.contains("https://user:***@idp.example/keys"), "{listing}");
+    let short = flag("auth.subscription_token.hmac_secret", "short").load().warnings;
+    assert!(short[0].contains("auth.subscription_token.hmac_secret has 5 bytes"), "{short:?}");
+}
+
+#[test]
 fn values_are_read_from_files_by_any_source() {
     let case = Case::new()
         .content("secret", &format!("{SECRET}\n"))
@@ -374,6 +470,15 @@ fn every_kind_of_fault_in_the_file_names_its_line_and_what_to_do() {
         ("[[namespaces]]\nname = \"chat\"\n[[namespaces]]\nname = \"chat\"", ":4: namespaces: chat is declared twice"),
         ("[namespaces]\nname = \"chat\"", "write [[namespaces]]"),
         ("namespaces = [5]", "write [[namespaces]]"),
+        ("[[auth.issuers]]\nissuer = \"i\"", ":1: auth.issuers: an issuer has no name: add name"),
+        ("[auth]\nissuers = 5", ":2: auth.issuers: write [[auth.issuers]], once for each of them"),
+        ("[auth.issuers]\nname = \"idp\"", "write [[auth.issuers]]"),
+        (
+            "[auth]\njwks_url = \"ftp://h/keys\"",
+            ":2: auth.jwks_url: is not the address of a web server: write https://",
+        ),
+        ("[auth]\naudience_regex = \"a(\"", ":2: auth.audience_regex: \"a(\" is no regular expression: unclosed group"),
+        ("[auth]\nissuer_regex = \"a)|(b\"", "is no regular expression: unopened group"),
         ("[auth]\nhmac_secret_file = \"/does/not/exist\"", "auth.hmac_secret: cannot read that file: No such file"),
         ("[api]\nkey = \"a\"\nkey_file = \"b\"", ":3: api.key: is given both as it is and as a file"),
         ("[api]\nkey_file = 5", "is no text in quotes that names a file"),
@@ -402,6 +507,7 @@ fn every_kind_of_fault_in_the_environment_names_the_variable() {
         ("ROOMCAST_SERVICE_HOSTS", "x", "ROOMCAST_SERVICE_HOSTS: unknown setting; "),
         ("ROOMCAST_PORT", "8000", "ROOMCAST_PORT: unknown setting; "),
         ("ROOMCAST_NAMESPACES", "[]", "namespaces are declared in the settings file only"),
+        ("ROOMCAST_AUTH_ISSUERS_IDP_ISSUER", "i", "auth.issuers are declared in the settings file only"),
         (
             "ROOMCAST_CLIENT_PING_INTERVAL",
             "25",
@@ -462,14 +568,14 @@ fn variables_of_kubernetes_services_are_passed_over_with_one_note() {
 
 #[test]
 fn all_faults_come_at_once_each_with_its_source() {
-    let text = "listne = \"x\"\n[client]\npong_timeout = \"30s\"\nchannel_limit = \"x\"\n[rooms]\npresence = true\n";
+    let text = "listne = \"x\"\n[client]\npong_timeout = \"30s\"\nchannel_limit = \"x\"\n[rooms]\npresenc = true\n";
     let case = file(text).variable("ROOMCAST_API_KEY", "").variable("ROOMCAST_REDIS_ULR", "x").flag("log.level", "x");
     assert_faults(
         &case,
         &[
             "roomcast.toml:1: listne: unknown setting; did you mean listen?",
             "roomcast.toml:4: client.channel_limit: ",
-            "roomcast.toml:6: rooms.presence: ",
+            "roomcast.toml:6: rooms.presenc: ",
             "ROOMCAST_REDIS_ULR: ",
             "ROOMCAST_API_KEY: ",
             "--set: log.level: ",
@@ -578,6 +684,19 @@ fn secrets_are_never_printed() {
 fn words_are_read_as_choices() {
     let loaded = flag("log.level", "trace").flag("log.format", "json").load();
     assert_eq!((loaded.settings.log.level, loaded.settings.log.format), (LogLevel::Trace, LogFormat::Json));
+}
+
+#[test]
+fn the_settings_in_the_page_on_tokens_are_taken() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/TOKENS.md");
+    let page = std::fs::read_to_string(path).expect("the page is there");
+    let blocks = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let case = Case::new().content("tenants", SECRET);
+    let secret = case.folder.path().join("tenants").display().to_string();
+    let text: String = blocks.map(|block| block.replace("/run/secrets/tenants", &secret) + "\n").collect();
+    let loaded = case.file(&text).load();
+    assert_eq!(loaded.settings.auth.issuers.len(), 2);
+    assert_eq!(loaded.settings.auth.jwks_url.as_ref().unwrap().reveal(), "https://idp.example/.well-known/jwks.json");
 }
 
 #[test]

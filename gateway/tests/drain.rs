@@ -11,7 +11,7 @@ use std::{
 
 use common::{Client, Gateway, PATIENCE, Value, http, json, redis::RedisServer};
 use roomcast::{
-    broker::memory::MemoryBroker,
+    broker::{Broker, memory::MemoryBroker},
     config::Settings,
     hub::{Hub, Outbox, Sink, Wire},
     metrics::Metrics,
@@ -272,7 +272,7 @@ async fn a_session_that_begins_during_the_drain_is_closed_as_well() {
     let metrics = Arc::new(Metrics::new());
     let hub = Arc::new(Hub::new(1 << 20, metrics.clone(), TaskTracker::new()));
     let broker = Arc::new(MemoryBroker::new(hub.clone(), metrics.clone()));
-    let node = Arc::new(Node::new("test", hub, broker));
+    let node = Arc::new(Node::new("test", hub, Broker::of(broker), TaskTracker::new()));
     let context = Arc::new(Context::new(node, None, Arc::new(Settings::default()), metrics));
     context.start_draining();
     let outbox = Arc::new(Outbox::new(Stuck, 1 << 20));

@@ -86,3 +86,23 @@ async fn a_changed_file_is_taken_without_a_signal_where_that_is_wanted() {
     logged(&node, TAKEN, 1).await;
     assert!(may_enter(&mut client, "chat:1").await);
 }
+
+#[tokio::test]
+async fn at_a_hangup_other_keys_are_good_and_nobody_is_disconnected() {
+    let other = "another-secret-of-more-than-32-bytes";
+    let file = file("");
+    let node = node(&file);
+    let mut ann = Client::subscribed(node.clients, "ann", "lobby").await;
+    let signer = roomcast::auth::Signer::from_secret(other, None).expect("a secret");
+    let token = signer.sign(&json!({"sub": "bob"})).expect("it signs");
+    let mut early = Client::open(node.clients).await;
+    early.send(&json!({"id": 1, "connect": {"token": token}}).to_string()).await;
+    assert_eq!(early.closed().await.map(|(code, _)| code), Some(3500));
+    write(&file, &format!("auth.hmac_previous_secret = {other:?}\n"));
+    node.signal("HUP");
+    logged(&node, TAKEN, 1).await;
+    let mut bob = Client::open(node.clients).await;
+    let reply = bob.ask(json!({"connect": {"token": token}})).await;
+    assert!(reply["connect"]["client"].is_string(), "{reply}");
+    ann.publish("lobby", &json!("still here")).await;
+}

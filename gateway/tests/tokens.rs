@@ -167,6 +167,24 @@ fn capabilities_come_through() {
 }
 
 #[test]
+fn the_claims_in_the_page_on_tokens_are_accepted() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/TOKENS.md")).unwrap();
+    let (_, block) = page.split_once("```json\n").unwrap();
+    let claims: Value = serde_json::from_str(block.split("```").next().unwrap()).unwrap();
+    let caps = Verifier::new(&secret(SECRET)).unwrap().verify_at(&signed(&claims), now()).unwrap().caps.clone();
+    for (room, verb, expected) in [
+        ("user_42", Verb::Subscribe, true),
+        ("user_42", Verb::Publish, false),
+        ("team:7:a", Verb::History, true),
+        ("team:8:a", Verb::History, false),
+        ("posts_12", Verb::Subscribe, true),
+        ("posts_x", Verb::Subscribe, false),
+    ] {
+        assert_eq!(caps.allows(room, verb), expected, "{room} {verb:?}");
+    }
+}
+
+#[test]
 fn without_keys_of_their_own_subscription_tokens_are_checked_with_those_of_connections() {
     let verifier = Verifier::new(&Keys { audience: Some("chat"), ..secret(SECRET) }).unwrap();
     let claims = |aud: &str| json!({"sub": "u1", "channel": "$r", "aud": aud});

@@ -1,10 +1,12 @@
 //! `publish` and `broadcast`: the backend says something in one room, or in several.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use roomcast_shared::{
+    event::Said,
+    position::Position,
     protocol::{
         code::ErrorCode,
         json::{MAX_DEPTH, is_deeper_than},
@@ -15,7 +17,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Answer, Api, Outcome, read};
-use crate::broker;
+use crate::{
+    broker::{self, Append},
+    session::is_fit,
+};
 
 /// `publish`, which names one room, and `broadcast`, which names several.
 #[derive(Deserialize)]
@@ -33,17 +38,31 @@ pub(super) struct PublishRequest<'a> {
     /// Labels.
     #[serde(default)]
     tags: BTreeMap<String, String>,
-    /// Not offered yet, and refused: a caller that relies on it must not be told that all is well.
+    /// Keeps the publication out of the room's history.
+    #[serde(default)]
+    skip_history: bool,
+    /// A second publication with this key within `channel.idempotency_ttl` is not made, and answered as the first one was.
     #[serde(default)]
     idempotency_key: String,
-    /// Not offered yet, and refused.
+    /// Whether subscribers that take deltas may be told the difference to the publication before.
+    #[serde(default)]
+    delta: bool,
+    /// A publication whose version is not above that of the last one is not made; 0 asks nothing.
     #[serde(default)]
     version: u64,
+    /// What versions are compared within.
+    #[serde(default)]
+    version_epoch: String,
 }
 
-/// Result of `publish`: empty for rooms without history.
+/// Result of `publish`: where the publication stands, empty for rooms without history.
 #[derive(Serialize)]
-pub(super) struct PublishResult {}
+pub(super) struct PublishResult {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<String>,
+}
 
 /// Result of `broadcast`: what became of each room, in the order of the request.
 #[derive(Serialize)]
@@ -52,7 +71,7 @@ pub(super) struct BroadcastResult {
 }
 
 /// A publication on its way to the broker.
-pub(super) type Publishing = Outcome<broker::Answer<()>>;
+pub(super) type Publishing = Outcome<broker::Answer<Option<Position>>>;
 
 impl Api {
     pub(super) async fn publish(&self, body: &[u8]) -> Outcome<PublishResult> {
@@ -65,7 +84,7 @@ impl Api {
 
     /// Publications take effect in the order in which they begin; what they come to is awaited afterwards.
     pub(super) fn begin_publish(&self, request: &PublishRequest<'_>) -> Publishing {
-        self.begin(&request.channel, request.publication()?)
+        self.begin(&request.channel, request, request.publication()?)
     }
 
     pub(super) fn begin_broadcast(&self, request: &PublishRequest<'_>) -> Outcome<Vec<Publishing>> {
@@ -73,24 +92,35 @@ impl Api {
             return Err(ErrorCode::BAD_REQUEST);
         }
         let publication = request.publication()?;
-        Ok(request.channels.iter().map(|room| self.begin(room, publication.clone())).collect())
+        Ok(request.channels.iter().map(|room| self.begin(room, request, publication.clone())).collect())
     }
 
-    fn begin(&self, room: &str, publication: Publication) -> Publishing {
+    fn begin(&self, room: &str, request: &PublishRequest<'_>, publication: Publication) -> Publishing {
         // A publication that no queue can hold would close everybody who hears it.
         if room.is_empty() || publication.data.len() >= self.context.settings.client.queue_max_size {
             return Err(ErrorCode::BAD_REQUEST);
         }
-        self.context.rules_of(room)?;
-        Ok(self.context.node.publish(room, publication.into()))
+        let (_, rules) = self.context.rules_of(room)?;
+        if !is_fit(rules.publication_data_format, &publication.data) {
+            return Err(ErrorCode::BAD_REQUEST);
+        }
+        let said = Said { publication, delta: request.delta || rules.delta_publish, ..Said::default() };
+        let append = request.append(self.context.append(&rules), self.context.settings.channel.idempotency_ttl);
+        Ok(self.context.say(room, said, &append))
     }
 }
 
 pub(super) async fn published(publishing: Publishing) -> Outcome<PublishResult> {
-    publishing?.wait().await.map(|()| PublishResult {}).map_err(|error| {
-        tracing::debug!("publish over the API failed: {error}");
-        ErrorCode::INTERNAL
-    })
+    match publishing?.wait().await {
+        Ok(position) => Ok(PublishResult {
+            offset: position.map(|position| position.offset),
+            epoch: position.map(|position| position.epoch.to_string()),
+        }),
+        Err(error) => {
+            tracing::debug!("publish over the API failed: {error}");
+            Err(ErrorCode::INTERNAL)
+        }
+    }
 }
 
 pub(super) async fn broadcasted(all: Vec<Publishing>) -> Outcome<BroadcastResult> {
@@ -102,10 +132,17 @@ pub(super) async fn broadcasted(all: Vec<Publishing>) -> Outcome<BroadcastResult
 }
 
 impl PublishRequest<'_> {
-    fn publication(&self) -> Outcome<Publication> {
-        if !self.idempotency_key.is_empty() || self.version != 0 {
-            return Err(ErrorCode::NOT_AVAILABLE);
+    /// How the publication is kept, in a room that keeps publications so.
+    fn append(&self, by_rule: Append, remembered: Duration) -> Append {
+        Append {
+            keep: by_rule.keep.filter(|_| !self.skip_history),
+            idempotency: (!self.idempotency_key.is_empty()).then(|| (self.idempotency_key.clone(), remembered)),
+            version: self.version,
+            version_epoch: self.version_epoch.clone(),
         }
+    }
+
+    fn publication(&self) -> Outcome<Publication> {
         Ok(Publication { data: self.payload()?, tags: self.tags.clone(), ..Publication::default() })
     }
 

@@ -10,18 +10,19 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     api::Api,
     auth::Verifier,
-    broker::{PubSub, memory::MemoryBroker, redis::RedisBroker, redis::RedisOptions},
+    broker::{Broker, memory::MemoryBroker, redis::RedisBroker, redis::RedisOptions},
     cli,
     config::{Loaded, Settings, Sources},
     hub::{Deliver, Hub},
     metrics::Metrics,
-    node::Node,
+    node::{Node, Watch},
     ops::Readiness,
     session::{Context, Gate},
     shutdown::Stoppable,
     transport::{self, Entrance, listen},
 };
 
+mod stub; use stub::stub;
 mod banner;
 mod files;
 mod log;
@@ -79,8 +80,10 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<Running> {
 
     let hub = Arc::new(Hub::new(settings.hub.inbox_size, metrics.clone(), services.clone()));
     let broker = broker(&settings, hub.clone(), &metrics, &services, &serving)?;
-    let node = Arc::new(Node::new(&settings.node_name, hub, broker));
+    let node = Node::new(&settings.node_name, hub, broker, services.clone());
+    let node = Arc::new(node.with_presence_ttl(settings.channel.presence_ttl));
     services.spawn(node.clone().leave_empty_rooms(serving.clone()));
+    services.spawn(node.clone().keep_presence(settings.channel.presence_update_interval, serving.clone()));
 
     let context = Arc::new(Context::new(
         node.clone(),
@@ -88,6 +91,7 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<Running> {
         settings.clone(),
         metrics.clone(),
     ));
+    services.spawn(node.clone().watch_positions(watch(&context), serving.clone()));
     let limits = &settings.client;
     let gate = Gate::new(limits.connection_limit, limits.connection_rate_limit, metrics.connections.clone());
     let readiness = Readiness::new(node, gate.clone(), metrics, settings.ready.broker_grace);
@@ -147,10 +151,11 @@ fn broker(
     metrics: &Arc<Metrics>,
     services: &TaskTracker,
     serving: &CancellationToken,
-) -> anyhow::Result<Arc<dyn PubSub>> {
+) -> anyhow::Result<Broker> {
     let deliver: Arc<dyn Deliver> = hub;
     let Some(url) = &settings.redis.url else {
-        return Ok(Arc::new(MemoryBroker::new(deliver, metrics.clone())));
+        let broker = Arc::new(MemoryBroker::new(deliver, metrics.clone()));
+        return Ok(stub(broker, Arc::new(crate::broker::memory::MemoryPresence::new()), Arc::new(crate::broker::memory::MemoryControl::default())));
     };
     let options = RedisOptions {
         prefix: settings.redis.prefix.clone(),
@@ -159,7 +164,18 @@ fn broker(
         publish_queue: settings.redis.publish_queue as usize,
         ..RedisOptions::new(url.reveal())
     };
-    Ok(RedisBroker::start(&options, deliver, metrics.clone(), services, serving.clone())?)
+    let r = RedisBroker::start(&options, deliver, metrics.clone(), services, serving.clone())?;
+    Ok(stub(r.clone(), r.clone(), r))
+}
+
+/// How the positions of rooms are watched.
+fn watch(context: &Arc<Context>) -> Watch {
+    let rules = context.clone();
+    Watch {
+        delay: context.settings.channel.position_check_delay,
+        meta_ttl: Box::new(move |room| rules.meta_ttl_of(room)),
+        metrics: context.metrics.clone(),
+    }
 }
 
 /// What checks tokens, with keys that are fetched where an address is set; nothing where no key is.
@@ -169,7 +185,7 @@ fn verifier(
     serving: &CancellationToken,
 ) -> anyhow::Result<Option<Verifier>> {
     let keys = &settings.auth;
-    if !keys.any_connection_key() && !keys.subscription_token.any() {
+    if !keys.any_key() {
         return Ok(None);
     }
     let verifier = cli::verifier(keys)?;

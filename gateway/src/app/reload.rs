@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli,
-    config::{Loaded, Sources},
+    config::{Auth, Loaded, Sources},
     session::Context,
 };
 
@@ -71,7 +71,9 @@ impl Reload {
                 "{why}, but the settings of before stay: development mode begins and ends by a restart"
             );
         }
-        if let Err(message) = self.context.reload(&loaded.settings) {
+        // The keys first: they alone can be refused.
+        if let Err(message) = self.take_keys(&loaded.settings.auth).and_then(|()| self.context.reload(&loaded.settings))
+        {
             return tracing::error!("{why}, but the settings of before stay: {message}");
         }
         let fixed = self.loaded.settings.changed_but_fixed(&loaded.settings);
@@ -79,6 +81,16 @@ impl Reload {
             tracing::warn!("changed, but taken at the next start only: {}", fixed.join(", "));
         }
         tracing::info!("{why}: keys, origins and the rules of rooms are taken anew");
+    }
+}
+
+impl Reload {
+    fn take_keys(&self, auth: &Auth) -> Result<(), String> {
+        match &self.context.verifier {
+            Some(verifier) => verifier.replace(cli::trust(auth)).map_err(|error| format!("a public key {error}")),
+            None if auth.any_key() => Err("a node that has no key takes its first one at a restart".to_owned()),
+            None => Ok(()),
+        }
     }
 }
 

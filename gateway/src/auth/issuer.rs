@@ -42,7 +42,7 @@ impl Expected {
 pub(super) struct Issuer {
     pub(super) keys: KeySet,
     audience: Option<Expected>,
-    issuer: Option<Expected>,
+    iss: Option<Expected>,
     user_claim: Option<Box<str>>,
 }
 
@@ -51,19 +51,19 @@ impl Issuer {
         Self {
             keys: set,
             audience: Expected::new(keys.audience, keys.audience_regex),
-            issuer: Expected::new(keys.issuer, keys.issuer_regex),
+            iss: Expected::new(keys.issuer, keys.issuer_regex),
             user_claim: keys.user_claim.filter(|claim| *claim != "sub").map(Box::from),
         }
     }
 
     /// Whether tokens with this `iss` are this issuer's. One that does not say which it wants has none by that name.
     pub(super) fn is_named(&self, iss: &str) -> bool {
-        self.issuer.as_ref().is_some_and(|issuer| issuer.accepts(iss))
+        self.iss.as_ref().is_some_and(|issuer| issuer.accepts(iss))
     }
 
     /// What its tokens have to have as `iss`, for people.
     pub(super) fn wanted(&self) -> Option<&str> {
-        self.issuer.as_ref().map(Expected::as_str)
+        self.iss.as_ref().map(Expected::as_str)
     }
 
     /// Checks whom a token is meant for, and who made it.
@@ -74,7 +74,7 @@ impl Issuer {
             let has = if has.is_empty() { "none".to_owned() } else { quote(&has) };
             return Err(TokenError::WrongAudience { wanted: wanted.as_str().to_owned(), has });
         }
-        if let Some(wanted) = self.issuer.as_ref().filter(|wanted| !wanted.accepts(&claims.iss)) {
+        if let Some(wanted) = self.iss.as_ref().filter(|wanted| !wanted.accepts(&claims.iss)) {
             return Err(TokenError::wrong_issuer(wanted.as_str(), &claims.iss));
         }
         Ok(())

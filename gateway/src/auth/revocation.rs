@@ -224,7 +224,9 @@ impl Reload<'_> {
         entries.into_iter().for_each(|entry| loaded.apply(&entry));
         let mut lists = self.revocations.lists.write();
         let Some(applied) = lists.since_reload.take() else { return Err(Full(self.revocations.limit)) };
-        applied.iter().for_each(|entry| loaded.apply(entry));
+        for entry in &applied {
+            loaded.apply(entry);
+        }
         loaded.forget(now);
         if loaded.len() > self.revocations.limit {
             return Err(Full(loaded.len()));

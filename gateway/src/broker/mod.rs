@@ -61,6 +61,13 @@ pub struct Broker {
     pub control: Arc<dyn Control>,
 }
 
+impl Broker {
+    /// One that keeps every contract itself.
+    pub fn of<B: PubSub + History + Presence + Control>(broker: Arc<B>) -> Self {
+        Self { pubsub: broker.clone(), history: broker.clone(), presence: broker.clone(), control: broker }
+    }
+}
+
 /// What a call comes to: known at once, or later.
 pub enum Answer<T> {
     /// Known without waiting.
@@ -70,7 +77,14 @@ pub enum Answer<T> {
     Later(Pin<Box<dyn Future<Output = Result<T, BrokerError>> + Send>>),
 }
 
-impl<T> Answer<T> {
+impl<T: 'static> Answer<T> {
+    /// What `change` makes of the answer, when it is there.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U + Send + 'static) -> Answer<U> {
+        match self {
+            Self::Now(result) => Answer::Now(result.map(change)),
+            Self::Later(future) => Answer::Later(Box::pin(async move { future.await.map(change) })),
+        }
+    }
     /// Waits for what the call comes to.
     pub async fn wait(self) -> Result<T, BrokerError> {
         match self {

@@ -38,8 +38,8 @@ pub(super) fn check_token(token: &str, loaded: &Loaded) -> Outcome {
     } else {
         answer("accepted", verifier.verify(token))
     };
-    let faults: String = faults.iter().map(|fault| format!("roomcast: keys cannot be fetched: {fault}\n")).collect();
-    outcome.stderr = faults + &outcome.stderr;
+    let faults: Vec<_> = faults.iter().map(|fault| format!("roomcast: keys cannot be fetched: {fault}\n")).collect();
+    outcome.stderr = faults.concat() + &outcome.stderr;
     outcome
 }
 

@@ -1,5 +1,9 @@
 //! `roomcast token`: makes a token that this node accepts, for a connection or for one room.
-#![expect(clippy::doc_markdown, reason = "clap prints these texts on a terminal, where backticks are noise")]
+#![expect(
+    clippy::doc_markdown,
+    clippy::doc_link_with_quotes,
+    reason = "clap prints these texts on a terminal, where backticks are noise"
+)]
 
 use std::{
     path::PathBuf,

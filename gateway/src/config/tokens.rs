@@ -80,9 +80,9 @@ impl Auth {
         own.into_iter().map(|(path, keys)| (path.to_owned(), keys)).chain(issuers)
     }
 
-    /// Whether there is any key for connection tokens.
-    pub fn any_connection_key(&self) -> bool {
-        self.keys.0.any() || !self.issuers.is_empty()
+    /// Whether there is any key, for whatever tokens.
+    pub fn any_key(&self) -> bool {
+        self.places().any(|(_, keys)| keys.any())
     }
 }
 

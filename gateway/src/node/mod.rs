@@ -13,25 +13,40 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use roomcast_shared::event::Event;
 use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    broker::{Answer, BrokerError, Health, PubSub},
+    broker::{Answer, Broker, BrokerError, Health},
     hub::{Aside, Hub, Outbox, Room, Seat, SeatId},
 };
 
 pub mod cluster;
+mod history;
+mod presence;
+mod watch;
+
+pub use history::{Ask, Part};
+pub use presence::Present;
+pub use watch::Watch;
+
+use history::Reads;
+use presence::Attendance;
 
 const SHARDS: usize = 64;
 
 /// How long an empty room stays subscribed, so that a client that comes back at once costs the broker nothing.
 const LEAVE_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a client stays present after its node has ended without saying so, where nothing else is said.
+const PRESENCE_TTL: Duration = Duration::from_mins(1);
+
 /// This process and its place in the cluster.
 pub struct Node {
     name: Arc<str>,
     hub: Arc<Hub>,
-    broker: Arc<dyn PubSub>,
+    broker: Broker,
+    reads: Reads,
+    attendance: Attendance,
     memberships: Box<[Mutex<Memberships>]>,
     hasher: RandomState,
     leaving: Mutex<VecDeque<(Instant, Arc<str>)>>,
@@ -61,18 +76,26 @@ pub struct Hold {
 }
 
 impl Node {
-    /// A node of that name over its hub and its broker.
-    pub fn new(name: &str, hub: Arc<Hub>, broker: Arc<dyn PubSub>) -> Self {
+    /// A node of that name over its hub and its broker. What it reads for several clients at once is read on `tracker`.
+    pub fn new(name: &str, hub: Arc<Hub>, broker: Broker, tracker: TaskTracker) -> Self {
         let hasher = RandomState::default();
         Self {
             name: Arc::from(name),
             hub,
+            reads: Reads::new(broker.history.clone(), tracker),
+            attendance: Attendance::new(broker.presence.clone(), PRESENCE_TTL),
             broker,
             memberships: (0..SHARDS).map(|_| Mutex::new(Memberships::with_hasher(hasher.clone()))).collect(),
             hasher,
             leaving: Mutex::default(),
             left: Notify::new(),
         }
+    }
+
+    /// The same with another time that a client stays present after its node has ended without saying so. Default 1 min.
+    #[must_use]
+    pub fn with_presence_ttl(self, ttl: Duration) -> Self {
+        Self { attendance: Attendance::new(self.broker.presence.clone(), ttl), ..self }
     }
 
     /// The name of this node, unique in the cluster.
@@ -87,22 +110,22 @@ impl Node {
 
     /// Whether the broker is heard.
     pub fn health(&self) -> Health {
-        self.broker.health()
+        self.broker.pubsub.health()
     }
 
     /// Publishes to everybody in the room on every node.
     pub fn publish(&self, room: &str, event: Event) -> Answer<()> {
-        self.broker.publish(room, event)
+        self.broker.pubsub.publish(room, event)
     }
 
     /// How long the broker takes to answer at present.
     pub fn round_trip(&self) -> Answer<Duration> {
-        self.broker.round_trip()
+        self.broker.pubsub.round_trip()
     }
 
     /// Waits until what was published, and answered, before this call has reached the rooms of this node.
     pub fn caught_up(&self) -> Answer<()> {
-        self.broker.caught_up()
+        self.broker.pubsub.caught_up()
     }
 
     /// Has the room heard on this node. The answer is known at once where it is heard already; else when the broker has
@@ -112,12 +135,12 @@ impl Node {
         let membership = entry(&mut memberships, name, &self.hub);
         membership.holders += 1;
         let hold = Hold { node: self.clone(), room: membership.room.clone() };
-        if membership.confirmed && self.broker.health() == Health::Hearing {
+        if membership.confirmed && self.broker.pubsub.health() == Health::Hearing {
             return Answer::Now(Ok(hold));
         }
         // The broker's queue is entered under this lock, so that it sees subscribe and unsubscribe of a room in the order
         // in which the membership changed.
-        let answer = self.broker.subscribe(hold.room.name());
+        let answer = self.broker.pubsub.subscribe(hold.room.name());
         drop(memberships);
         match answer {
             Answer::Now(result) => Answer::Now(confirm(result, hold)),
@@ -172,7 +195,7 @@ impl Node {
         memberships.remove(name);
         // Both under the lock: a session that joins meanwhile finds either the old room, subscribed, or none.
         self.hub.close(name);
-        self.broker.unsubscribe(name);
+        self.broker.pubsub.unsubscribe(name);
     }
 
     fn release(&self, room: &Arc<Room>) {
@@ -255,10 +278,12 @@ mod tests {
 
     use rand::{Rng, SeedableRng, rngs::StdRng};
     use tokio::sync::oneshot;
-    use tokio_util::task::TaskTracker;
 
     use super::*;
-    use crate::metrics::Metrics;
+    use crate::{
+        broker::{PubSub, memory::MemoryBroker},
+        metrics::Metrics,
+    };
 
     type Asked = oneshot::Sender<Result<(), BrokerError>>;
 
@@ -331,8 +356,11 @@ mod tests {
     }
 
     fn node(broker: &Arc<Scripted>) -> Arc<Node> {
-        let hub = Arc::new(Hub::new(1 << 20, Arc::new(Metrics::new()), TaskTracker::new()));
-        Arc::new(Node::new("test", hub, broker.clone()))
+        let metrics = Arc::new(Metrics::new());
+        let hub = Arc::new(Hub::new(1 << 20, metrics.clone(), TaskTracker::new()));
+        let memory = Broker::of(Arc::new(MemoryBroker::new(hub.clone(), metrics)));
+        let broker = Broker { pubsub: broker.clone(), ..memory };
+        Arc::new(Node::new("test", hub, broker, TaskTracker::new()))
     }
 
     impl Node {

@@ -1,27 +1,31 @@
 //! `connect`: who the client is, and which rooms its token puts it into.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use bytes::Bytes;
+use futures_util::future::try_join_all;
 use roomcast_shared::{
-    claims::ConnectClaims,
+    claims::{ConnectClaims, SubscribeOptions},
     protocol::{
         code::{Disconnect, ErrorCode},
-        command::ConnectRequest,
+        command::{ConnectRequest, SubscribeRequest},
         reply::{ConnectResult, Reply, SubscribeResult},
     },
 };
 use tokio::time::Instant;
 
-use super::{Done, Replies, Session, Stage, Step};
+use super::{
+    Done, Replies, Session, Stage, Step,
+    entry::{Entered, Entry, NoSeat, Origin, Seated},
+    recover::Seen,
+    terms::Terms,
+};
 use crate::{
     broker::{Answer, BrokerError},
-    hub::Identity,
-    node::Hold,
+    hub::{GroupKey, Identity},
 };
 
 /// The longest time to live a client is told; a token that lives longer is refreshed once a year.
@@ -30,13 +34,6 @@ const LONGEST_TTL: u32 = 365 * 24 * 3600;
 /// When a connection's token expires: never, or in so many seconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expiry(Option<u32>);
-
-/// A room that a token puts the client into, heard on this node.
-pub(super) struct EnteredRoom {
-    hold: Hold,
-    info: Option<Box<Bytes>>,
-    data: Bytes,
-}
 
 /// Why `connect` was not accepted.
 enum Refusal {
@@ -52,7 +49,7 @@ impl Session {
         replies: &mut Replies<'_>,
     ) -> Result<Step, Disconnect> {
         match self.accept(&request.token) {
-            Ok((claims, expiry)) => self.enter(id, &claims, agent(request), expiry, replies),
+            Ok((claims, expiry)) => self.admit(id, request, &claims, expiry, replies),
             Err(refusal) => self.refuse_connect(id, refusal, replies),
         }
     }
@@ -126,19 +123,19 @@ impl Session {
     }
 
     /// The client is known: it enters the node and the rooms its token names.
-    fn enter(
+    fn admit(
         &mut self,
         id: u32,
+        request: &ConnectRequest,
         claims: &ConnectClaims,
-        agent: Box<str>,
         expiry: Expiry,
         replies: &mut Replies<'_>,
     ) -> Result<Step, Disconnect> {
-        let rooms = match self.rooms_of(claims) {
+        let rooms = match self.rooms_of(claims, &request.subs) {
             Ok(rooms) => rooms,
             Err(refusal) => return self.refuse_connect(id, refusal, replies),
         };
-        let identity = Arc::new(self.identity_of(claims, agent));
+        let identity = Arc::new(self.identity_of(claims, agent(request)));
         let limit = self.context.settings.client.user_connection_limit;
         let sessions = &self.context.node.hub().sessions;
         if sessions.connect(identity.clone(), limit).is_err() {
@@ -161,58 +158,66 @@ impl Session {
         }
     }
 
-    /// Which rooms the token puts the client into; `subs` says more than `channels` and stands before it.
-    fn rooms_of(&self, claims: &ConnectClaims) -> Result<Vec<RoomOfToken>, Refusal> {
-        let rooms: Vec<_> = if claims.subs.is_empty() {
-            let names: std::collections::BTreeSet<_> = claims.channels.iter().collect();
-            names.into_iter().map(|name| RoomOfToken { name: name.clone(), info: None, data: Bytes::new() }).collect()
+    /// Which rooms the token puts the client into; `subs` says more than `channels` and stands before it. `seen` is how far
+    /// the client has seen them before.
+    fn rooms_of(
+        &self,
+        claims: &ConnectClaims,
+        seen: &HashMap<String, SubscribeRequest>,
+    ) -> Result<Vec<Box<Entry>>, Refusal> {
+        let plain = SubscribeOptions::default();
+        let rooms: BTreeMap<_, _> = if claims.subs.is_empty() {
+            claims.channels.iter().map(|name| (name, &plain)).collect()
         } else {
-            claims.subs.iter().map(RoomOfToken::from).collect()
+            claims.subs.iter().collect()
         };
         if rooms.len() > self.context.settings.client.channel_limit as usize {
             return Err(Refusal::Close(Disconnect::CHANNEL_LIMIT));
         }
-        for room in &rooms {
-            self.context.rules_of(&room.name).map_err(Refusal::Error)?;
-        }
-        Ok(rooms)
+        let entries = rooms.into_iter().map(|(name, options)| {
+            let (_, rules) = self.context.rules_of(name).map_err(Refusal::Error)?;
+            Ok(Box::new(Entry {
+                room: name.clone(),
+                terms: Terms::granted(&rules, options.overrides.as_ref()),
+                seen: seen.get(name).map(Seen::from).unwrap_or_default(),
+                hears: GroupKey::default(),
+                origin: Origin::Server,
+                info: options.info_bytes(),
+                data: options.data_bytes(),
+                again: false,
+            }))
+        });
+        entries.collect()
     }
 
     fn enter_rooms(
         &mut self,
         id: u32,
-        rooms: Vec<RoomOfToken>,
+        rooms: Vec<Box<Entry>>,
         expiry: Expiry,
         replies: &mut Replies<'_>,
     ) -> Result<Step, Disconnect> {
-        let joins: Vec<_> = rooms.into_iter().map(|room| (self.context.node.join(&room.name), room)).collect();
-        if joins.iter().all(|(join, _)| matches!(join, Answer::Now(_))) {
-            let rooms = joins.into_iter().map(|(join, room)| match join {
-                Answer::Now(hold) => hold.map(|hold| room.entered(hold)),
+        let rooms: Vec<_> = rooms.into_iter().map(|entry| self.enter(entry)).collect();
+        if rooms.iter().all(|room| matches!(room, Answer::Now(_))) {
+            let rooms = rooms.into_iter().map(|room| match room {
+                Answer::Now(entered) => entered,
                 Answer::Later(_) => Err(BrokerError::Cancelled),
             });
             let rooms = rooms.collect();
             return self.connected(id, rooms, expiry, replies);
         }
-        self.pending().start_connect(async move {
-            let mut rooms = Vec::with_capacity(joins.len());
-            // Every join was begun above, so that waiting for one after the other takes as long as the slowest.
-            for (join, room) in joins {
-                match join.wait().await {
-                    Ok(hold) => rooms.push(room.entered(hold)),
-                    Err(error) => return Done::Connected { id, rooms: Err(error), expiry },
-                }
-            }
-            Done::Connected { id, rooms: Ok(rooms), expiry }
+        self.pending().start_aside(async move {
+            let rooms = try_join_all(rooms.into_iter().map(Answer::wait)).await;
+            Done::Connected { id, rooms, expiry }
         });
         Ok(Step::Done)
     }
 
-    /// The rooms are heard: the client takes its seats and is told who it is.
+    /// The rooms are ready: the client takes its seats and is told who it is.
     pub(super) fn connected(
         &mut self,
         id: u32,
-        rooms: Result<Vec<EnteredRoom>, BrokerError>,
+        rooms: Result<Vec<Entered>, BrokerError>,
         expiry: Expiry,
         replies: &mut Replies<'_>,
     ) -> Result<Step, Disconnect> {
@@ -230,20 +235,27 @@ impl Session {
         self.stage = Stage::Connected(identity);
         self.clock.start(Instant::now());
         self.clock.set_expiry(expiry.at());
-        let subs = self.take_seats(rooms);
+        let mut seats = self.take_seats(rooms)?;
         self.context.metrics.connects.inc();
-        let result = self.connect_result(client, subs, expiry);
-        self.succeeded("connect", &Reply { id, connect: Some(Box::new(result)), ..Reply::default() }, replies)
+        let subs = seats.iter_mut().map(|seated| (seated.room.to_string(), std::mem::take(&mut seated.result)));
+        let result = self.connect_result(client, subs.collect(), expiry);
+        self.succeeded("connect", &Reply { id, connect: Some(Box::new(result)), ..Reply::default() }, replies)?;
+        for seated in &seats {
+            self.welcome(seated, replies)?;
+        }
+        Ok(Step::Done)
     }
 
-    fn take_seats(&mut self, rooms: Vec<EnteredRoom>) -> BTreeMap<String, SubscribeResult> {
-        let mut subs = BTreeMap::new();
-        for room in rooms {
-            let result = SubscribeResult { data: room.data, ..SubscribeResult::default() };
-            subs.insert(room.hold.room().name().to_string(), result);
-            self.sit(room.hold, room.info);
-        }
-        subs
+    fn take_seats(&mut self, rooms: Vec<Entered>) -> Result<Vec<Seated>, Disconnect> {
+        let seats = rooms.into_iter().map(|entered| {
+            self.sit(entered).map_err(|no_seat| match no_seat {
+                // It comes back, and asks again for what it missed.
+                NoSeat::Gap(_) => Disconnect::INSUFFICIENT_STATE,
+                NoSeat::Closed(disconnect) => disconnect,
+                NoSeat::Refused(_) => Disconnect::SERVER_ERROR,
+            })
+        });
+        seats.collect()
     }
 
     fn connect_result(&self, client: String, subs: BTreeMap<String, SubscribeResult>, expiry: Expiry) -> ConnectResult {
@@ -290,26 +302,5 @@ impl Expiry {
 
     pub(super) fn at(self) -> Option<Instant> {
         self.0.map(|ttl| Instant::now() + Duration::from_secs(u64::from(ttl)))
-    }
-}
-
-/// A room that a token names, with what it says of the client there.
-struct RoomOfToken {
-    name: String,
-    info: Option<Box<Bytes>>,
-    data: Bytes,
-}
-
-impl RoomOfToken {
-    fn entered(self, hold: Hold) -> EnteredRoom {
-        EnteredRoom { hold, info: self.info, data: self.data }
-    }
-}
-
-impl From<(&String, &roomcast_shared::claims::SubscribeOptions)> for RoomOfToken {
-    fn from((name, options): (&String, &roomcast_shared::claims::SubscribeOptions)) -> Self {
-        let info = options.info_bytes();
-        let info = (!info.is_empty()).then(|| Box::new(info));
-        Self { name: name.clone(), info, data: options.data_bytes() }
     }
 }

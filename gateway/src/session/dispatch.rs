@@ -72,7 +72,7 @@ impl Session {
         } else if let Some(request) = &command.presence_stats {
             self.not_available(id, "presence_stats", Some(request), replies)
         } else if let Some(request) = command.history {
-            self.not_available(id, "history", Some(&ChannelRequest { channel: request.channel }), replies)
+            self.history(id, *request, replies)
         } else if let Some(request) = command.sub_refresh {
             self.not_available(id, "sub_refresh", Some(&ChannelRequest { channel: request.channel }), replies)
         } else if command.rpc.is_some() {
@@ -135,8 +135,9 @@ impl Session {
     pub(super) fn finish(&mut self, done: Done, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
         match done {
             Done::Connected { id, rooms, expiry } => self.connected(id, rooms, expiry, replies),
-            Done::Subscribed { id, hold } => self.subscribed(id, hold, replies),
+            Done::Subscribed { id, entered } => self.subscribed(id, entered, replies),
             Done::Published { id, result } => self.published(id, &result, replies),
+            Done::Read { id, since, result } => self.read(id, since.as_ref(), result, replies),
             Done::CaughtUp { id, room } => self.leave(id, &room, replies),
             Done::Left { id } => self.left(id, replies),
         }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use roomcast_shared::protocol::{
     code::{Disconnect, Unsubscribe},
-    reply::{Push, Reply},
+    reply::Push,
 };
 
-use super::{Replies, Session};
+use super::{Replies, Session, entry::Origin};
 use crate::hub::Mail;
 
 impl Session {
@@ -39,14 +39,17 @@ impl Session {
         if subscription.hold.room().holds(subscription.seat, &self.outbox) {
             return Ok(());
         }
-        self.put_out(room, Unsubscribe::INSUFFICIENT, replies)
+        match subscription.origin {
+            Origin::Client => self.put_out(room, Unsubscribe::INSUFFICIENT, replies),
+            // A client does not subscribe by itself to what it did not choose: it comes back on a connection of its own.
+            Origin::Server => Err(Disconnect::INSUFFICIENT_STATE),
+        }
     }
 
     fn put_out(&mut self, room: &Arc<str>, how: Unsubscribe, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
         let Some(place) = self.place_of(room) else { return Ok(()) };
-        let subscription = self.subscriptions.swap_remove(place);
-        subscription.hold.stand_up(subscription.seat, &self.outbox);
-        let push = Push { channel: room.to_string(), unsubscribe: Some(how.into()), ..Push::default() };
-        replies.put(&Reply { push: Some(Box::new(push)), ..Reply::default() })
+        let mut subscription = self.subscriptions.swap_remove(place);
+        self.give_up(&mut subscription);
+        replies.put_push(Push { channel: room.to_string(), unsubscribe: Some(how.into()), ..Push::default() })
     }
 }

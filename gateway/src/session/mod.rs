@@ -11,11 +11,14 @@ use std::{
     task::{Context as TaskContext, Poll},
 };
 
+use bytes::Bytes;
 use roomcast_shared::{
     claims::{Caps, ConnectClaims},
+    event::Event,
     protocol::{
+        Delta, Form,
         code::Disconnect,
-        reply::{EmptyResult, Reply},
+        reply::{EmptyResult, Membership, Push, Reply},
     },
 };
 use tokio::time::Instant;
@@ -26,15 +29,19 @@ use crate::hub::{Identity, Outbox, SeatId, Wire};
 mod connect;
 mod context;
 mod dispatch;
+mod entry;
 mod gate;
+mod history;
 mod keepalive;
 mod mail;
 mod pending;
 mod publish;
+mod recover;
 mod refresh;
 mod rules;
 mod secret;
 mod subscribe;
+mod terms;
 mod uni;
 mod unsubscribe;
 mod upstream;
@@ -42,11 +49,14 @@ mod upstream;
 pub use context::Context;
 pub use gate::{Gate, GateClosed, Place};
 pub use keepalive::Heartbeat;
+pub use publish::is_fit;
 
+use entry::Origin;
 use keepalive::Clock;
 use pending::{Busy, Done, Pending};
+use terms::Terms;
 
-use crate::node::Hold;
+use crate::node::{Hold, Present};
 
 thread_local! {
     /// Replies gather here while commands run, so that a connection holds no buffer of its own.
@@ -101,10 +111,19 @@ enum Stage {
 struct Subscription {
     hold: Hold,
     seat: SeatId,
+    terms: Terms,
+    origin: Origin,
     /// The client said something here, and may be on its way out before it has heard it.
     spoke: bool,
-    /// What a token says of the client in this room.
-    info: Option<Box<bytes::Bytes>>,
+    extra: Option<Box<Extra>>,
+}
+
+/// What few subscriptions have.
+struct Extra {
+    /// What a token says of the client in this room, JSON; empty for nothing.
+    info: Bytes,
+    /// Keeps the client among those who are in the room.
+    present: Option<Present>,
 }
 
 /// What became of a command.
@@ -277,8 +296,8 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.pending = None;
-        for subscription in self.subscriptions.drain(..) {
-            subscription.hold.stand_up(subscription.seat, &self.outbox);
+        for mut subscription in std::mem::take(&mut self.subscriptions) {
+            self.give_up(&mut subscription);
         }
         self.context.node.hub().sessions.close(self.client);
     }
@@ -287,6 +306,53 @@ impl Drop for Session {
 impl Replies<'_> {
     fn put(&mut self, reply: &Reply) -> Result<(), Disconnect> {
         self.wire.put_reply(reply, self.out)
+    }
+
+    fn put_push(&mut self, push: Push) -> Result<(), Disconnect> {
+        self.put(&Reply { push: Some(Box::new(push)), ..Reply::default() })
+    }
+
+    /// What happened in a room; publications whole, to a client that takes deltas or not.
+    fn put_event(&mut self, room: &str, event: &Event, delta: bool) -> Result<(), Disconnect> {
+        let channel = room.to_owned();
+        match event {
+            Event::Publication(said) => {
+                let form = Form { envelope: self.wire.envelope(), delta: delta.then_some(Delta::Full) };
+                let mut message = Vec::with_capacity(256);
+                let spelt = self.wire.encoding().encode_publication_as(form, room, &said.publication, &mut message);
+                spelt.map_err(|_| Disconnect::INAPPROPRIATE_PROTOCOL)?;
+                self.wire.put_message(&message, self.out);
+                Ok(())
+            }
+            Event::Join(info) => {
+                let join = Some(Box::new(Membership { info: Some(info.clone()) }));
+                self.put_push(Push { channel, join, ..Push::default() })
+            }
+            Event::Leave(info) => {
+                let leave = Some(Box::new(Membership { info: Some(info.clone()) }));
+                self.put_push(Push { channel, leave, ..Push::default() })
+            }
+        }
+    }
+}
+
+impl Subscription {
+    /// What a token says of the client in this room; empty for nothing.
+    fn info(&self) -> Bytes {
+        self.extra.as_ref().map(|extra| extra.info.clone()).unwrap_or_default()
+    }
+
+    fn leave_presence(&mut self) {
+        if let Some(extra) = &mut self.extra {
+            extra.present = None;
+        }
+    }
+}
+
+impl Extra {
+    /// Nothing where there is nothing to keep.
+    fn of(info: Bytes, present: Option<Present>) -> Option<Box<Self>> {
+        (!info.is_empty() || present.is_some()).then(|| Box::new(Self { info, present }))
     }
 }
 

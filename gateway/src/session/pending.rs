@@ -7,18 +7,21 @@ use std::{
 };
 
 use futures_util::stream::{FuturesUnordered, Stream};
+use roomcast_shared::{position::Position, protocol::command::StreamPosition};
 
-use super::connect::{EnteredRoom, Expiry};
-use crate::{broker::BrokerError, node::Hold};
+use super::{connect::Expiry, entry::Entered};
+use crate::broker::{BrokerError, Slice};
 
 /// What a waiting command came to.
 pub(super) enum Done {
     /// The rooms of a connection token are entered, or could not be.
-    Connected { id: u32, rooms: Result<Vec<EnteredRoom>, BrokerError>, expiry: Expiry },
-    /// A room is heard, or could not be.
-    Subscribed { id: u32, hold: Result<Hold, BrokerError> },
+    Connected { id: u32, rooms: Result<Vec<Entered>, BrokerError>, expiry: Expiry },
+    /// A room is ready for the client, or could not be made so.
+    Subscribed { id: u32, entered: Result<Entered, BrokerError> },
     /// A publication was taken, or is not known to be.
-    Published { id: u32, result: Result<(), BrokerError> },
+    Published { id: u32, result: Result<Option<Position>, BrokerError> },
+    /// A history was read, or could not be. The position is the one that the client asked to begin from.
+    Read { id: u32, since: Option<StreamPosition>, result: Result<Slice, BrokerError> },
     /// What the client said in a room it leaves has come back, or never will.
     CaughtUp { id: u32, room: String },
     /// What was on its way to the client from a room it left has arrived.
@@ -50,8 +53,8 @@ impl Pending {
         self.waiting.push(Box::pin(async move { (Some((room, busy)), work.await) }));
     }
 
-    /// The same for work that concerns no single room.
-    pub(super) fn start_connect(&mut self, work: impl Future<Output = Done> + Send + 'static) {
+    /// The same for work that is in no other command's way.
+    pub(super) fn start_aside(&mut self, work: impl Future<Output = Done> + Send + 'static) {
         self.waiting.push(Box::pin(async move { (None, work.await) }));
     }
 

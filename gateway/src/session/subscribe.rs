@@ -1,16 +1,28 @@
 //! `subscribe`: the client enters a room.
 
-use roomcast_shared::protocol::{
-    code::{Disconnect, ErrorCode},
-    command::SubscribeRequest,
-    reply::{Reply, SubscribeResult},
+use std::sync::Arc;
+
+use bytes::Bytes;
+use roomcast_shared::{
+    claims::Verb,
+    filter::Filter,
+    protocol::{
+        code::{Disconnect, ErrorCode},
+        command::SubscribeRequest,
+        reply::{Reply, SubscribeResult},
+    },
 };
 
-use super::{Busy, Done, Replies, Session, Step, Subscription};
+use super::{
+    Busy, Done, Replies, Session, Step,
+    entry::{Entered, Entry, NoSeat, Origin},
+    recover::Seen,
+    terms::{Access, Terms, Wishes},
+};
 use crate::{
     broker::{Answer, BrokerError},
-    hub::Seat,
-    node::Hold,
+    config::RoomRules,
+    hub::GroupKey,
 };
 
 impl Session {
@@ -20,23 +32,15 @@ impl Session {
         request: SubscribeRequest,
         replies: &mut Replies<'_>,
     ) -> Result<Step, Disconnect> {
-        let room = request.channel;
-        if room.is_empty() {
+        if request.channel.is_empty() {
             return Err(self.refuse("subscribe with an empty channel"));
         }
-        if self.must_wait(&room, false) {
+        if self.must_wait(&request.channel, false) {
             return Ok(Step::Wait);
         }
-        if let Err(code) = self.may_enter(&room) {
-            return self.refused(id, "subscribe", code, replies);
-        }
-        match self.context.node.join(&room) {
-            Answer::Now(hold) => self.subscribed(id, hold, replies),
-            Answer::Later(joining) => {
-                let work = async move { Done::Subscribed { id, hold: joining.await } };
-                self.pending().start(&room, Busy::Subscribing, work);
-                Ok(Step::Done)
-            }
+        match self.may_enter(&request.channel).and_then(|()| self.entry(request)) {
+            Ok(entry) => self.begin_subscribe(id, Box::new(entry), replies),
+            Err(code) => self.refused(id, "subscribe", code, replies),
         }
     }
 
@@ -54,31 +58,89 @@ impl Session {
         self.may_subscribe(room)
     }
 
-    /// The room is heard on this node: the client takes its seat.
-    pub(super) fn subscribed(
+    /// What a client that may enter is granted there.
+    fn entry(&self, request: SubscribeRequest) -> Result<Entry, ErrorCode> {
+        let (_, rules) = self.context.rules_of(&request.channel)?;
+        let may = |verb| self.may(&request.channel, &rules, verb, true);
+        let access = Access { history: may(Verb::History), presence: may(Verb::Presence) };
+        Ok(Entry {
+            terms: Terms::asked(&rules, None, Wishes::from(&request), access),
+            hears: hears(&rules, &request)?,
+            seen: Seen::from(&request),
+            room: request.channel,
+            origin: Origin::Client,
+            info: Bytes::new(),
+            data: Bytes::new(),
+            again: false,
+        })
+    }
+
+    fn begin_subscribe(
         &mut self,
         id: u32,
-        hold: Result<Hold, BrokerError>,
+        entry: Box<Entry>,
         replies: &mut Replies<'_>,
     ) -> Result<Step, Disconnect> {
-        match hold {
-            Ok(hold) => {
-                self.sit(hold, None);
-                let reply = Reply { id, subscribe: Some(Box::new(SubscribeResult::default())), ..Reply::default() };
-                self.succeeded("subscribe", &reply, replies)
-            }
-            Err(error) => {
-                tracing::debug!("subscribe failed: {error}");
-                self.refused(id, "subscribe", ErrorCode::INTERNAL, replies)
+        let room = entry.room.clone();
+        match self.enter(entry) {
+            Answer::Now(entered) => self.subscribed(id, entered, replies),
+            Answer::Later(entering) => {
+                let work = async move { Done::Subscribed { id, entered: entering.await } };
+                self.pending().start(&room, Busy::Subscribing, work);
+                Ok(Step::Done)
             }
         }
     }
 
-    pub(super) fn sit(&mut self, hold: Hold, info: Option<Box<bytes::Bytes>>) {
-        let seat = hold.sit(Seat::new(self.outbox.clone(), self.wire));
-        if self.subscriptions.is_empty() {
-            self.subscriptions.reserve_exact(1);
+    /// The room is ready: the client takes its seat.
+    pub(super) fn subscribed(
+        &mut self,
+        id: u32,
+        entered: Result<Entered, BrokerError>,
+        replies: &mut Replies<'_>,
+    ) -> Result<Step, Disconnect> {
+        let entered = match entered {
+            Ok(entered) => entered,
+            Err(error) => {
+                tracing::debug!("subscribe failed: {error}");
+                return self.refused(id, "subscribe", ErrorCode::INTERNAL, replies);
+            }
+        };
+        match self.sit(entered) {
+            Ok(mut seated) => {
+                self.answer_subscribe(id, std::mem::take(&mut seated.result), replies)?;
+                self.welcome(&seated, replies)?;
+                Ok(Step::Done)
+            }
+            Err(NoSeat::Refused(code)) => self.refused(id, "subscribe", code, replies),
+            Err(NoSeat::Closed(disconnect)) => Err(disconnect),
+            // Once may be chance; twice means that something is lost on the way, and the client tries again by itself.
+            Err(NoSeat::Gap(entry)) if entry.again => self.refused(id, "subscribe", ErrorCode::INTERNAL, replies),
+            Err(NoSeat::Gap(entry)) => self.begin_subscribe(id, Box::new(Entry { again: true, ..*entry }), replies),
         }
-        self.subscriptions.push(Subscription { hold, seat, spoke: false, info });
     }
+
+    fn answer_subscribe(
+        &self,
+        id: u32,
+        result: SubscribeResult,
+        replies: &mut Replies<'_>,
+    ) -> Result<Step, Disconnect> {
+        self.succeeded("subscribe", &Reply { id, subscribe: Some(Box::new(result)), ..Reply::default() }, replies)
+    }
+}
+
+/// Which publications the client is to hear, and whether as deltas. Deltas that the room does not offer are no error: the
+/// client is told that there are none.
+fn hears(rules: &RoomRules, request: &SubscribeRequest) -> Result<GroupKey, ErrorCode> {
+    let filter = match &request.tf {
+        None => None,
+        Some(_) if !rules.allow_tags_filter => return Err(ErrorCode::BAD_REQUEST),
+        Some(node) => Some(Arc::new(Filter::new(node).map_err(|error| {
+            tracing::debug!("tags filter refused: {error}");
+            ErrorCode::BAD_REQUEST
+        })?)),
+    };
+    let delta = rules.allowed_delta_types.iter().any(|known| known.as_str() == request.delta);
+    Ok(GroupKey { filter, delta })
 }

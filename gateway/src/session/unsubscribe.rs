@@ -1,8 +1,11 @@
 //! `unsubscribe`: the client leaves a room. Leaving one it is not in is no error.
 
-use roomcast_shared::protocol::{code::Disconnect, command::ChannelRequest, reply::Reply};
+use roomcast_shared::{
+    event::Event,
+    protocol::{code::Disconnect, command::ChannelRequest, reply::Reply},
+};
 
-use super::{Busy, Done, EMPTY, Replies, Session, Step};
+use super::{Busy, Done, EMPTY, Replies, Session, Step, Subscription};
 
 impl Session {
     pub(super) fn unsubscribe(
@@ -35,8 +38,8 @@ impl Session {
     /// Gives the seat up. The answer waits for deliveries that are under way, so that nothing comes after it.
     pub(super) fn leave(&mut self, id: u32, name: &str, replies: &mut Replies<'_>) -> Result<Step, Disconnect> {
         let Some(place) = self.place_of(name) else { return self.left(id, replies) };
-        let subscription = self.subscriptions.swap_remove(place);
-        subscription.hold.stand_up(subscription.seat, &self.outbox);
+        let mut subscription = self.subscriptions.swap_remove(place);
+        self.give_up(&mut subscription);
         match subscription.hold.room().settled() {
             None => self.left(id, replies),
             Some(settled) => {
@@ -47,6 +50,16 @@ impl Session {
                 self.pending().start(name, Busy::Leaving, work);
                 Ok(Step::Done)
             }
+        }
+    }
+
+    /// Gives a seat up. What was said in the room may still be under way to the client.
+    pub(super) fn give_up(&self, subscription: &mut Subscription) {
+        subscription.hold.stand_up(subscription.seat, &self.outbox);
+        // Whoever asks upon being told that the client has left does not find it there any more.
+        subscription.leave_presence();
+        if subscription.terms.announced {
+            self.announce(subscription, Event::Leave);
         }
     }
 
