@@ -280,7 +280,8 @@ mod two_nodes {
         let context = Arc::new(Context::new(node, verifier, settings.clone(), metrics.clone()));
         let local = Arc::new(Sessions(OnceLock::from(context.clone())));
         let options = Options { beat: Duration::from_millis(100), ..Options::new(name) };
-        let cluster = Cluster::start(options, Floors { hub, control: broker, local, facts: Arc::new(()) }, &tracker, &stop);
+        let cluster =
+            Cluster::start(options, Floors { hub, control: broker, local, facts: Arc::new(()) }, &tracker, &stop);
         let gate = Gate::new(0, 0, metrics.connections.clone());
         let entrance = Entrance::new(context, gate, tracker.clone(), Some(cluster.clone()));
         let options = listen::Options::from(&*settings);

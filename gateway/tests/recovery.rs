@@ -165,7 +165,8 @@ async fn who_comes_back_is_given_what_it_missed_on_any_node() {
                 drop(client);
             }
         }
-        let (mut client, _) = come_back(pair.other(), "rec:a", json!({"recover": true, "offset": 5, "epoch": whole})).await;
+        let (mut client, _) =
+            come_back(pair.other(), "rec:a", json!({"recover": true, "offset": 5, "epoch": whole})).await;
         say(&pair.one, "rec:a", 6..=6).await;
         assert_eq!(client.next().await["push"]["pub"], json!({"data": {"n": 6}, "offset": 6}));
         drop(client);
@@ -236,7 +237,10 @@ async fn who_comes_for_the_first_time_is_told_the_position() {
         // Where only the position is kept, nothing is given back, and that is said.
         let (client, reply) = come_back(&pair.one, "pos:a", json!({"recover": true, "offset": 1})).await;
         let result = &reply["subscribe"];
-        assert_eq!((&result["was_recovering"], &result["recovered"], &result["offset"]), (&json!(true), &Value::Null, &json!(3)));
+        assert_eq!(
+            (&result["was_recovering"], &result["recovered"], &result["offset"]),
+            (&json!(true), &Value::Null, &json!(3))
+        );
         drop(client);
         pair.stop().await;
     }
@@ -354,7 +358,11 @@ async fn rooms_of_a_token_recover_with_the_connection() {
         let reply = client.ask(json!({"connect": {"token": token(&claims)}})).await;
         let subs = &reply["connect"]["subs"];
         for room in ["rec:s", "plain:s"] {
-            assert_eq!((&subs[room]["recoverable"], &subs[room]["positioned"]), (&json!(true), &json!(true)), "{reply}");
+            assert_eq!(
+                (&subs[room]["recoverable"], &subs[room]["positioned"]),
+                (&json!(true), &json!(true)),
+                "{reply}"
+            );
         }
         assert_eq!(subs["asked:s"], json!({}));
         let epochs = ["rec:s", "plain:s"].map(|room| subs[room]["epoch"].clone());

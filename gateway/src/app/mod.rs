@@ -15,14 +15,18 @@ use crate::{
     config::{Loaded, Settings, Sources},
     hub::{Deliver, Hub},
     metrics::Metrics,
-    node::{Node, Watch},
+    node::{
+        Node, Watch,
+        cluster::{Cluster, Floors, Options},
+    },
     ops::Readiness,
     session::{Context, Gate},
     shutdown::Stoppable,
     transport::{self, Entrance, listen},
 };
 
-mod stub; use stub::stub;
+mod stub;
+use stub::stub;
 mod banner;
 mod files;
 mod log;
@@ -80,7 +84,8 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<Running> {
 
     let hub = Arc::new(Hub::new(settings.hub.inbox_size, metrics.clone(), services.clone()));
     let broker = broker(&settings, hub.clone(), &metrics, &services, &serving)?;
-    let node = Node::new(&settings.node_name, hub, broker, services.clone());
+    let control = broker.control.clone();
+    let node = Node::new(&settings.node_name, hub.clone(), broker, services.clone());
     let node = Arc::new(node.with_presence_ttl(settings.channel.presence_ttl));
     services.spawn(node.clone().leave_empty_rooms(serving.clone()));
     services.spawn(node.clone().keep_presence(settings.channel.presence_update_interval, serving.clone()));
@@ -91,16 +96,20 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<Running> {
         settings.clone(),
         metrics.clone(),
     ));
+    // Nobody goes by the facts yet.
+    let floors = Floors { hub, control, local: context.clone(), facts: Arc::new(()) };
+    let cluster = Cluster::start(Options::new(settings.node_name.as_str()), floors, &services, &serving);
     services.spawn(node.clone().watch_positions(watch(&context), serving.clone()));
     let limits = &settings.client;
     let gate = Gate::new(limits.connection_limit, limits.connection_rate_limit, metrics.connections.clone());
     let readiness = Readiness::new(node, gate.clone(), metrics, settings.ready.broker_grace);
-    let entrance = Entrance::new(context.clone(), gate, connections.clone(), None);
+    let entrance = Entrance::new(context.clone(), gate, connections.clone(), Some(cluster.clone()));
 
     let limits = settings.shutdown.clone();
     let stoppable = Stoppable { readiness, context, accepting, serving, connections, services, limits };
     let client_routes = transport::routes(&entrance).merge(playground::routes(loaded));
-    let (clients, internal) = listen(&settings, client_routes, internal_routes(loaded, &stoppable), &stoppable)?;
+    let (clients, internal) =
+        listen(&settings, client_routes, internal_routes(loaded, &stoppable, cluster), &stoppable)?;
     let broker = if settings.redis.url.is_some() { "redis" } else { "memory" };
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, node = settings.node_name, %clients, %internal, broker, "listening");
@@ -155,7 +164,11 @@ fn broker(
     let deliver: Arc<dyn Deliver> = hub;
     let Some(url) = &settings.redis.url else {
         let broker = Arc::new(MemoryBroker::new(deliver, metrics.clone()));
-        return Ok(stub(broker, Arc::new(crate::broker::memory::MemoryPresence::new()), Arc::new(crate::broker::memory::MemoryControl::default())));
+        return Ok(stub(
+            broker,
+            Arc::new(crate::broker::memory::MemoryPresence::new()),
+            Arc::new(crate::broker::memory::MemoryControl::default()),
+        ));
     };
     let options = RedisOptions {
         prefix: settings.redis.prefix.clone(),
@@ -194,11 +207,11 @@ fn verifier(
     Ok(Some(verifier))
 }
 
-fn internal_routes(loaded: &Loaded, node: &Stoppable) -> Router {
+fn internal_routes(loaded: &Loaded, node: &Stoppable, cluster: Arc<Cluster>) -> Router {
     let key = loaded.settings.api.key.clone();
     let routes = node.readiness.routes();
     if key.is_some() || loaded.development {
-        return routes.merge(Api::new(node.context.clone(), key).routes());
+        return routes.merge(Api::new(node.context.clone(), cluster, key).routes());
     }
     let off = "the server API is off: set api.key (ROOMCAST_API_KEY)\n";
     routes.route("/api/{method}", any(async move || (http::StatusCode::NOT_FOUND, off)))

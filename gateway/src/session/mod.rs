@@ -33,6 +33,7 @@ mod entry;
 mod gate;
 mod history;
 mod keepalive;
+mod local;
 mod mail;
 mod pending;
 mod publish;
@@ -50,6 +51,7 @@ pub use context::Context;
 pub use gate::{Gate, GateClosed, Place};
 pub use keepalive::Heartbeat;
 pub use publish::is_fit;
+pub use rules::Rules;
 
 use entry::Origin;
 use keepalive::Clock;

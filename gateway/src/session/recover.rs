@@ -4,11 +4,7 @@
 use std::time::Duration;
 
 use roomcast_shared::{
-    protocol::{
-        code::ErrorCode,
-        command::SubscribeRequest,
-        reply::SubscribeResult,
-    },
+    protocol::{code::ErrorCode, command::SubscribeRequest, reply::SubscribeResult},
     publication::Publication,
 };
 
@@ -101,8 +97,7 @@ impl Seen {
 
     /// The newest publication, unless the client has it; `None` where the history no longer holds it.
     fn newest(&self, slice: &Slice) -> Option<Vec<Publication>> {
-        let has_it =
-            self.offset > 0 && self.offset == slice.top.offset && self.epoch == slice.top.epoch.as_str();
+        let has_it = self.offset > 0 && self.offset == slice.top.offset && self.epoch == slice.top.epoch.as_str();
         match slice.publications.first() {
             _ if has_it => Some(Vec::new()),
             Some(newest) if newest.offset == slice.top.offset => Some(vec![newest.clone()]),

@@ -75,12 +75,7 @@ impl Session {
         })
     }
 
-    fn begin_subscribe(
-        &mut self,
-        id: u32,
-        entry: Box<Entry>,
-        replies: &mut Replies<'_>,
-    ) -> Result<Step, Disconnect> {
+    fn begin_subscribe(&mut self, id: u32, entry: Box<Entry>, replies: &mut Replies<'_>) -> Result<Step, Disconnect> {
         let room = entry.room.clone();
         match self.enter(entry) {
             Answer::Now(entered) => self.subscribed(id, entered, replies),

@@ -176,13 +176,8 @@ mod tests {
             force_recovery: off,
             force_positioning: on,
         };
-        let wanted = Terms {
-            memory: Memory::Position,
-            presence: false,
-            announced: true,
-            told: false,
-            slow: SlowPolicy::Close,
-        };
+        let wanted =
+            Terms { memory: Memory::Position, presence: false, announced: true, told: false, slow: SlowPolicy::Close };
         assert_eq!(Terms::granted(&rules, Some(&said)), wanted);
         let as_ruled = Terms { memory: Memory::Recovery, presence: true, announced: false, told: true, ..wanted };
         assert_eq!(Terms::granted(&rules, None), as_ruled);
