@@ -1,89 +1,101 @@
 //! `batch`: several calls in one request, answered in their order.
 
+use std::{collections::BTreeMap, future::Future, pin::Pin};
+
+use futures_util::{StreamExt, stream};
 use roomcast_shared::protocol::code::ErrorCode;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::{
-    Answer, Api, ApiError, Outcome,
-    info::InfoResult,
-    publish::{BroadcastResult, PublishRequest, PublishResult, Publishing, broadcasted, published},
-    read,
+    Api, ApiError, Outcome,
+    method::{Calling, Method},
+    request::read,
 };
+
+/// Calls of one parallel batch that are awaited together.
+const TOGETHER: usize = 32;
 
 #[derive(Deserialize)]
 struct BatchRequest<'a> {
+    /// Each an object with one entry: the name of the call, and its request.
     #[serde(borrow, default)]
-    commands: Vec<Command<'a>>,
-}
-
-/// One call: its name, and its request.
-#[derive(Deserialize)]
-struct Command<'a> {
-    #[serde(borrow)]
-    publish: Option<PublishRequest<'a>>,
-    #[serde(borrow)]
-    broadcast: Option<PublishRequest<'a>>,
-    info: Option<serde::de::IgnoredAny>,
-}
-
-/// A call that has begun.
-enum Begun {
-    Publish(Publishing),
-    Broadcast(Outcome<Vec<Publishing>>),
-    Info,
-    Unknown,
+    commands: Vec<BTreeMap<String, &'a RawValue>>,
+    /// The calls need not wait for each other.
+    #[serde(default)]
+    parallel: bool,
 }
 
 /// Answer of `batch`.
 #[derive(Serialize)]
 pub(super) struct BatchResult {
-    replies: Vec<Reply>,
+    /// Each an object with one entry: what the call came to under its name, or `error`.
+    replies: Vec<Finished>,
 }
 
-/// What one call came to, under its name.
 #[derive(Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(untagged)]
 enum Reply {
-    Publish(PublishResult),
-    Broadcast(BroadcastResult),
-    Info(InfoResult),
+    Result(Box<RawValue>),
     Error(ApiError),
 }
 
+/// A call and its name; without one where it is not known.
+type Begun<'a> = (Option<Method>, Calling<'a>);
+
+/// What a call came to, under its name.
+type Finished = BTreeMap<&'static str, Reply>;
+
+type Finishing<'a> = Pin<Box<dyn Future<Output = Finished> + Send + 'a>>;
+
 impl Api {
-    /// All calls begin in their order before the first is awaited, so that a batch costs the broker one round trip.
+    /// Publications that follow each other begin together, so that they cost the broker one round trip. Any other call waits
+    /// for those before it, unless the request lets them all go at once.
     pub(super) async fn batch(&self, body: &[u8]) -> Outcome<BatchResult> {
-        let request: BatchRequest<'_> = read(body)?;
-        let begun: Vec<_> = request.commands.iter().map(|command| self.begin_call(command)).collect();
-        let mut replies = Vec::with_capacity(begun.len());
-        for call in begun {
-            replies.push(self.finish_call(call).await);
+        let BatchRequest { commands, parallel } = read(body)?;
+        let mut replies: Vec<Finished> = Vec::with_capacity(commands.len());
+        if parallel {
+            let begun: Vec<Finishing<'_>> = commands
+                .iter()
+                .map(|command| -> Finishing<'_> { Box::pin(self.finish(self.begin_command(command))) })
+                .collect();
+            replies = stream::iter(begun).buffered(TOGETHER).collect().await;
+            return Ok(BatchResult { replies });
         }
+        let mut begun: Vec<Begun<'_>> = Vec::new();
+        for command in &commands {
+            let call = self.begin_command(command);
+            if !call.0.is_some_and(Method::publishes) {
+                self.finish_all(&mut begun, &mut replies).await;
+            }
+            begun.push(call);
+        }
+        self.finish_all(&mut begun, &mut replies).await;
         Ok(BatchResult { replies })
     }
 
-    fn begin_call(&self, command: &Command<'_>) -> Begun {
-        match command {
-            Command { publish: Some(request), .. } => Begun::Publish(self.begin_publish(request)),
-            Command { broadcast: Some(request), .. } => Begun::Broadcast(self.begin_broadcast(request)),
-            Command { info: Some(_), .. } => Begun::Info,
-            _ => Begun::Unknown,
+    fn begin_command<'a>(&'a self, command: &BTreeMap<String, &'a RawValue>) -> Begun<'a> {
+        let known = command.iter().find_map(|(name, request)| Some((Method::named(name)?, request.get().as_bytes())));
+        match known {
+            Some((method, request)) => (Some(method), self.begin_call(method, request)),
+            None => (None, Box::pin(async { Err(ErrorCode::METHOD_NOT_FOUND) })),
         }
     }
 
-    async fn finish_call(&self, call: Begun) -> Reply {
-        let (method, reply) = match call {
-            Begun::Publish(call) => ("publish", published(call).await.map(Reply::Publish)),
-            Begun::Broadcast(Ok(call)) => ("broadcast", broadcasted(call).await.map(Reply::Broadcast)),
-            Begun::Broadcast(Err(error)) => ("broadcast", Err(error)),
-            Begun::Info => ("info", Ok(Reply::Info(self.info().await))),
-            Begun::Unknown => ("unknown", Err(ErrorCode::METHOD_NOT_FOUND)),
-        };
-        let result = if reply.is_ok() { "ok" } else { "error" };
-        self.context.metrics.api_requests.with_label_values(&[method, result]).inc();
-        match Answer::from(reply) {
-            Answer::Result(reply) => reply,
-            Answer::Error(error) => Reply::Error(error),
+    async fn finish_all(&self, begun: &mut Vec<Begun<'_>>, replies: &mut Vec<Finished>) {
+        for call in begun.drain(..) {
+            replies.push(self.finish(call).await);
         }
+    }
+
+    async fn finish(&self, (method, call): Begun<'_>) -> Finished {
+        let name = method.map_or("unknown", Method::name);
+        let outcome = call.await;
+        self.count(name, outcome.is_ok());
+        let reply = match outcome {
+            Ok(result) => (name, Reply::Result(result)),
+            Err(error) => ("error", Reply::Error(error.into())),
+        };
+        BTreeMap::from([reply])
     }
 }

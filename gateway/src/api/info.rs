@@ -1,36 +1,38 @@
-//! `info`: what this node holds.
+//! `info`: the nodes there are, and what each holds.
 
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::timeout;
+use utoipa::ToSchema;
 
 use super::Api;
 
 /// Result of `info`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct InfoResult {
+    /// The node that was asked comes first; what others hold is as of their last beat, a few seconds ago at most.
     nodes: Vec<NodeInfo>,
 }
 
 /// One node.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct NodeInfo {
     /// Unique for each start of the node.
     uid: String,
     name: String,
-    version: &'static str,
+    version: String,
     /// Clients connected.
-    num_clients: usize,
-    /// Different users among them.
-    num_users: usize,
+    num_clients: u32,
+    /// Different users among them; all clients without a user count as one.
+    num_users: u32,
     /// Rooms with a subscriber.
-    num_channels: usize,
+    num_channels: u32,
     /// Subscriptions.
-    num_subs: usize,
+    num_subs: u32,
     /// Seconds since the start.
     uptime: u64,
-    /// Milliseconds until the broker answered just now; absent where it did not within a second.
+    /// Milliseconds until the broker answered the node that was asked, just now; absent where it did not within a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     broker_ms: Option<f64>,
 }
@@ -41,18 +43,19 @@ const PATIENCE: Duration = Duration::from_secs(1);
 impl Api {
     pub(super) async fn info(&self) -> InfoResult {
         let answered = timeout(PATIENCE, self.context.node.round_trip().wait()).await;
-        let hub = self.context.node.hub();
-        let node = NodeInfo {
-            uid: self.uid.to_string(),
-            name: self.context.node.name().to_string(),
-            version: env!("CARGO_PKG_VERSION"),
-            num_clients: hub.sessions.connected(),
-            num_users: hub.sessions.user_count(),
-            num_channels: hub.room_count(),
-            num_subs: hub.seat_count(),
-            uptime: self.started.elapsed().as_secs(),
-            broker_ms: answered.ok().and_then(Result::ok).map(|time| time.as_secs_f64() * 1000.0),
-        };
-        InfoResult { nodes: vec![node] }
+        let broker_ms = answered.ok().and_then(Result::ok).map(|time| time.as_secs_f64() * 1000.0);
+        let own = self.cluster.uid().clone();
+        let nodes = self.cluster.nodes().into_iter().map(|node| NodeInfo {
+            broker_ms: broker_ms.filter(|_| *node.uid == *own),
+            uid: node.uid,
+            name: node.name,
+            version: node.version,
+            num_clients: node.num_clients,
+            num_users: node.num_users,
+            num_channels: node.num_channels,
+            num_subs: node.num_subs,
+            uptime: node.uptime,
+        });
+        InfoResult { nodes: nodes.collect() }
     }
 }

@@ -1,7 +1,7 @@
-//! The server API: `POST /api/<method>` for the user's own backend, compatible with Centrifugo's. Knows rooms by name and
-//! the node that publishes; no sockets and no Redis.
+//! The server API: `POST /api/<method>` for the user's own backend, compatible with Centrifugo's. Knows rooms by name, the
+//! node that publishes, and the cluster that carries commands; no sockets and no Redis.
 
-use std::{borrow::Cow, sync::Arc, time::Instant};
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -9,20 +9,31 @@ use axum::{
     extract::{DefaultBodyLimit, Path, Request, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::post,
+    routing::{get, post},
 };
 use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
-use roomcast_shared::protocol::{code::ErrorCode, json::without_values};
-use serde::{Deserialize, Serialize};
+use roomcast_shared::protocol::code::ErrorCode;
+use serde::Serialize;
 use subtle::ConstantTimeEq;
 use tower_http::limit::RequestBodyLimitLayer;
-use uuid::Uuid;
+use utoipa::ToSchema;
 
-use crate::{config::Secret, session::Context};
+use self::method::Method;
+use crate::{config::Secret, node::cluster::Cluster, session::Context};
 
+mod access;
 mod batch;
+mod channels;
+mod commands;
+mod connections;
+mod history;
 mod info;
+mod method;
+mod openapi;
+mod presence;
 mod publish;
+mod request;
+mod rpc;
 
 /// Longest request body, in bytes.
 const BODY_LIMIT: usize = 4 * 1024 * 1024;
@@ -33,33 +44,38 @@ const ERROR_MODE: &str = "x-centrifugo-error-mode";
 /// The server API of a node.
 pub struct Api {
     context: Arc<Context>,
+    cluster: Arc<Cluster>,
     key: Option<Secret>,
-    /// Names this start of the node in answers to `info`.
-    uid: Uuid,
-    started: Instant,
 }
 
-/// What a call comes to: its result, or one of the errors 100, 102, 104, 107, 108.
+/// What a call comes to: its result, or one of the errors 100, 102, 104, 107, 108, 112.
 type Outcome<T> = Result<T, ErrorCode>;
 
 /// An answer as it is written: `{"result":…}` or `{"error":{"code":…,"message":…}}`.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Answer<T> {
     Result(T),
     Error(ApiError),
 }
 
-#[derive(Serialize)]
+/// What went wrong.
+#[derive(Serialize, ToSchema)]
 struct ApiError {
+    /// The number, which programs go by.
     code: u32,
+    /// The text, for people.
     message: Cow<'static, str>,
 }
 
+/// A result that has nothing to say.
+#[derive(Serialize, ToSchema)]
+struct Done {}
+
 impl Api {
     /// The API of a node. Without a key every caller is served: that is for development only.
-    pub fn new(context: Arc<Context>, key: Option<Secret>) -> Arc<Self> {
-        Arc::new(Self { context, key, uid: Uuid::new_v4(), started: Instant::now() })
+    pub fn new(context: Arc<Context>, cluster: Arc<Cluster>, key: Option<Secret>) -> Arc<Self> {
+        Arc::new(Self { context, cluster, key })
     }
 
     /// Its routes.
@@ -70,6 +86,8 @@ impl Api {
             .layer(RequestBodyLimitLayer::new(BODY_LIMIT))
             .route_layer(from_fn_with_state(self.clone(), authorize))
             .layer(DefaultBodyLimit::disable())
+            // Says nothing that the documentation does not, so that no key is asked for.
+            .route("/api/openapi.json", get(async || Json(openapi::document())))
             .with_state(self.clone())
     }
 
@@ -82,8 +100,7 @@ impl Api {
 
     /// Counts a call and makes its answer.
     fn answer<T: Serialize>(&self, method: &str, outcome: Outcome<T>, headers: &HeaderMap) -> Response {
-        let result = if outcome.is_ok() { "ok" } else { "error" };
-        self.context.metrics.api_requests.with_label_values(&[method, result]).inc();
+        self.count(method, outcome.is_ok());
         let by_status = headers.get(ERROR_MODE).is_some_and(|mode| mode == "transport");
         let status = match &outcome {
             Err(error) if by_status => status_of(error),
@@ -91,20 +108,24 @@ impl Api {
         };
         (status, Json(Answer::from(outcome))).into_response()
     }
+
+    fn count(&self, method: &str, succeeded: bool) {
+        let result = if succeeded { "ok" } else { "error" };
+        self.context.metrics.api_requests.with_label_values(&[method, result]).inc();
+    }
 }
 
-/// The table of methods.
 async fn call(State(api): State<Arc<Api>>, Path(method): Path<String>, headers: HeaderMap, body: Bytes) -> Response {
-    match method.as_str() {
-        "publish" => api.answer("publish", api.publish(&body).await, &headers),
-        "broadcast" => api.answer("broadcast", api.broadcast(&body).await, &headers),
-        "info" => api.answer("info", Ok(api.info().await), &headers),
-        "batch" => match api.batch(&body).await {
+    if method == "batch" {
+        return match api.batch(&body).await {
             // The replies of a batch stand at the top of the answer.
             Ok(replies) => Json(replies).into_response(),
             Err(error) => api.answer::<()>("batch", Err(error), &headers),
-        },
-        _ => (StatusCode::NOT_FOUND, format!("no API method {method:?}; see docs/API.md\n")).into_response(),
+        };
+    }
+    match Method::named(&method) {
+        Some(method) => api.answer(method.name(), api.begin_call(method, &body).await, &headers),
+        None => (StatusCode::NOT_FOUND, format!("no API method {method:?}; see docs/API.md\n")).into_response(),
     }
 }
 
@@ -130,32 +151,29 @@ fn query_key(query: &str) -> Option<&str> {
 }
 
 fn status_of(error: &ErrorCode) -> StatusCode {
-    let missing = [ErrorCode::UNKNOWN_CHANNEL, ErrorCode::METHOD_NOT_FOUND, ErrorCode::NOT_AVAILABLE];
-    if *error == ErrorCode::BAD_REQUEST {
+    let is_one_of = |errors: &[ErrorCode]| errors.contains(error);
+    if is_one_of(&[ErrorCode::BAD_REQUEST, ErrorCode::NOT_AVAILABLE]) {
         StatusCode::BAD_REQUEST
-    } else if missing.contains(error) {
+    } else if is_one_of(&[ErrorCode::UNKNOWN_CHANNEL, ErrorCode::METHOD_NOT_FOUND]) {
         StatusCode::NOT_FOUND
+    } else if *error == ErrorCode::UNRECOVERABLE_POSITION {
+        StatusCode::RANGE_NOT_SATISFIABLE
     } else {
         StatusCode::INTERNAL_SERVER_ERROR
     }
-}
-
-/// Reads a request.
-///
-/// # Errors
-/// 107; the log says at debug what is wrong and where.
-fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Outcome<T> {
-    serde_json::from_slice(body).map_err(|error| {
-        tracing::debug!("API request is not understood: {}", without_values(&error));
-        ErrorCode::BAD_REQUEST
-    })
 }
 
 impl<T> From<Outcome<T>> for Answer<T> {
     fn from(outcome: Outcome<T>) -> Self {
         match outcome {
             Ok(result) => Self::Result(result),
-            Err(error) => Self::Error(ApiError { code: error.code, message: error.message }),
+            Err(error) => Self::Error(error.into()),
         }
+    }
+}
+
+impl From<ErrorCode> for ApiError {
+    fn from(error: ErrorCode) -> Self {
+        Self { code: error.code, message: error.message }
     }
 }

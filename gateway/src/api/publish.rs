@@ -2,28 +2,23 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
-use roomcast_shared::{
-    event::Said,
-    position::Position,
-    protocol::{
-        code::ErrorCode,
-        json::{MAX_DEPTH, is_deeper_than},
-    },
-    publication::Publication,
-};
+use roomcast_shared::{event::Said, position::Position, protocol::code::ErrorCode, publication::Publication};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
-use super::{Answer, Api, Outcome, read};
+use super::{
+    Answer, Api, Outcome,
+    request::{bad, payload},
+};
 use crate::{
     broker::{self, Append},
     session::is_fit,
 };
 
 /// `publish`, which names one room, and `broadcast`, which names several.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(super) struct PublishRequest<'a> {
     #[serde(default)]
     channel: String,
@@ -31,6 +26,7 @@ pub(super) struct PublishRequest<'a> {
     channels: Vec<String>,
     /// Payload, any JSON; `null` too is one.
     #[serde(borrow, default, deserialize_with = "present")]
+    #[schema(value_type = serde_json::Value)]
     data: Option<&'a RawValue>,
     /// Payload of any bytes in base64, for rooms in which only Protobuf clients listen; stands before `data`.
     #[serde(default)]
@@ -56,7 +52,7 @@ pub(super) struct PublishRequest<'a> {
 }
 
 /// Result of `publish`: where the publication stands, empty for rooms without history.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct PublishResult {
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
@@ -65,7 +61,7 @@ pub(super) struct PublishResult {
 }
 
 /// Result of `broadcast`: what became of each room, in the order of the request.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct BroadcastResult {
     responses: Vec<Answer<PublishResult>>,
 }
@@ -74,14 +70,6 @@ pub(super) struct BroadcastResult {
 pub(super) type Publishing = Outcome<broker::Answer<Option<Position>>>;
 
 impl Api {
-    pub(super) async fn publish(&self, body: &[u8]) -> Outcome<PublishResult> {
-        published(self.begin_publish(&read(body)?)).await
-    }
-
-    pub(super) async fn broadcast(&self, body: &[u8]) -> Outcome<BroadcastResult> {
-        broadcasted(self.begin_broadcast(&read(body)?)?).await
-    }
-
     /// Publications take effect in the order in which they begin; what they come to is awaited afterwards.
     pub(super) fn begin_publish(&self, request: &PublishRequest<'_>) -> Publishing {
         self.begin(&request.channel, request, request.publication()?)
@@ -147,11 +135,7 @@ impl PublishRequest<'_> {
     }
 
     fn payload(&self) -> Outcome<Bytes> {
-        if !self.b64data.is_empty() {
-            return BASE64.decode(&self.b64data).map(Bytes::from).map_err(|_| ErrorCode::BAD_REQUEST);
-        }
-        let data = self.data.ok_or(ErrorCode::BAD_REQUEST)?.get().as_bytes();
-        if is_deeper_than(MAX_DEPTH, data) { Err(ErrorCode::BAD_REQUEST) } else { Ok(Bytes::copy_from_slice(data)) }
+        payload("data", &self.b64data, self.data)?.ok_or_else(|| bad("data is missing"))
     }
 }
 

@@ -99,12 +99,13 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<Running> {
     let limits = &settings.client;
     let gate = Gate::new(limits.connection_limit, limits.connection_rate_limit, metrics.connections.clone());
     let readiness = Readiness::new(node, gate.clone(), metrics, settings.ready.broker_grace);
-    let entrance = Entrance::new(context.clone(), gate, connections.clone(), Some(cluster));
+    let entrance = Entrance::new(context.clone(), gate, connections.clone(), Some(cluster.clone()));
 
     let limits = settings.shutdown.clone();
     let stoppable = Stoppable { readiness, context, accepting, serving, connections, services, limits };
     let client_routes = transport::routes(&entrance).merge(playground::routes(loaded));
-    let (clients, internal) = listen(&settings, client_routes, internal_routes(loaded, &stoppable), &stoppable)?;
+    let (clients, internal) =
+        listen(&settings, client_routes, internal_routes(loaded, &stoppable, cluster), &stoppable)?;
     let broker = if settings.redis.url.is_some() { "redis" } else { "memory" };
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, node = settings.node_name, %clients, %internal, broker, "listening");
@@ -197,11 +198,11 @@ fn verifier(
     Ok(Some(verifier))
 }
 
-fn internal_routes(loaded: &Loaded, node: &Stoppable) -> Router {
+fn internal_routes(loaded: &Loaded, node: &Stoppable, cluster: Arc<Cluster>) -> Router {
     let key = loaded.settings.api.key.clone();
     let routes = node.readiness.routes();
     if key.is_some() || loaded.development {
-        return routes.merge(Api::new(node.context.clone(), key).routes());
+        return routes.merge(Api::new(node.context.clone(), cluster, key).routes());
     }
     let off = "the server API is off: set api.key (ROOMCAST_API_KEY)\n";
     routes.route("/api/{method}", any(async move || (http::StatusCode::NOT_FOUND, off)))

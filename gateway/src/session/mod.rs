@@ -64,6 +64,7 @@ mod upstream;
 pub use context::Context;
 pub use gate::{Gate, GateClosed, Place};
 pub use keepalive::Heartbeat;
+pub use rules::Rules;
 pub use publish::is_fit;
 pub use revoked::Revoked;
 
