@@ -270,7 +270,12 @@ impl Session {
         seats.collect()
     }
 
-    fn connect_result(&self, client: String, subs: BTreeMap<String, SubscribeResult>, greeting: Greeting) -> ConnectResult {
+    fn connect_result(
+        &self,
+        client: String,
+        subs: BTreeMap<String, SubscribeResult>,
+        greeting: Greeting,
+    ) -> ConnectResult {
         // A client that need not refresh by itself is told of no end.
         let ttl = greeting.expiry.ttl().filter(|_| !self.refreshes_by_hook());
         let (ping, answer_pings) = self.clock.announced();

@@ -11,11 +11,7 @@ use roomcast_shared::{
     room::RoomName,
 };
 
-use super::{
-    Busy, Done, Replies, Session, Step,
-    expiry::Expiry,
-    personal::PersonalRooms,
-};
+use super::{Busy, Done, Replies, Session, Step, expiry::Expiry, personal::PersonalRooms};
 use crate::{
     config::{HookUrl, RoomRules},
     hooks::{self, SubscribeAnswer, SubscribeCall},

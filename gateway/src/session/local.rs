@@ -59,7 +59,9 @@ impl Local for Context {
     fn connections(&self, filter: &Filter, after: &str, limit: usize) -> Vec<ConnectionInfo> {
         let (after, sessions) = (Uuid::parse_str(after).ok(), &self.node.hub().sessions);
         let mut found: Vec<Connected> = match (&filter.client, &filter.user) {
-            (Some(client), _) => Uuid::parse_str(client).ok().and_then(|id| sessions.by_client(id)).into_iter().collect(),
+            (Some(client), _) => {
+                Uuid::parse_str(client).ok().and_then(|id| sessions.by_client(id)).into_iter().collect()
+            }
             (None, Some(user)) => sessions.of_user(user),
             (None, None) => self.everybody_here(),
         };

@@ -46,7 +46,12 @@ impl Session {
         }
     }
 
-    pub(super) fn put_out(&mut self, room: &Arc<str>, how: Unsubscribe, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
+    pub(super) fn put_out(
+        &mut self,
+        room: &Arc<str>,
+        how: Unsubscribe,
+        replies: &mut Replies<'_>,
+    ) -> Result<(), Disconnect> {
         let Some(place) = self.place_of(room) else { return Ok(()) };
         let mut subscription = self.subscriptions.swap_remove(place);
         self.give_up(&mut subscription);

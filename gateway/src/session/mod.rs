@@ -64,9 +64,9 @@ mod upstream;
 pub use context::Context;
 pub use gate::{Gate, GateClosed, Place};
 pub use keepalive::Heartbeat;
-pub use rules::Rules;
 pub use publish::is_fit;
 pub use revoked::Revoked;
+pub use rules::Rules;
 
 use entry::Origin;
 use keepalive::Clock;

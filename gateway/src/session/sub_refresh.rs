@@ -169,11 +169,7 @@ impl Session {
         Step::Done
     }
 
-    fn asked_whether(
-        &self,
-        room: &Arc<str>,
-        own: Option<HookUrl>,
-    ) -> impl Future<Output = Prolonged> + Send + use<> {
+    fn asked_whether(&self, room: &Arc<str>, own: Option<HookUrl>) -> impl Future<Output = Prolonged> + Send + use<> {
         let (context, caller, room) = (self.context.clone(), self.caller(), room.clone());
         async move {
             match &context.hooks {

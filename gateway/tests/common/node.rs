@@ -76,7 +76,8 @@ impl TestNode {
         let hub = Arc::new(Hub::new(1 << 20, metrics.clone(), tracker.clone()));
         let options = RedisOptions::new(server.url());
         let broker = RedisBroker::start(&options, hub.clone(), metrics, &tracker, stop.clone()).unwrap();
-        let node = Node::new(plan.name, hub.clone(), broker.clone()).with_presence(broker.clone(), plan.presence_ttl);
+        let node = Node::new(plan.name, hub.clone(), broker.clone().into(), tracker.clone());
+        let node = node.with_presence(broker.clone(), plan.presence_ttl);
         let node = Arc::new(node);
         tracker.spawn(node.clone().leave_empty_rooms(stop.clone()));
         tracker.spawn(node.clone().keep_presence(plan.presence_interval, stop.clone()));
