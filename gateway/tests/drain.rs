@@ -281,6 +281,7 @@ async fn a_session_that_begins_during_the_drain_is_closed_as_well() {
         heartbeat: Heartbeat::Protocol,
         bearer: None,
         address: [127, 0, 0, 1].into(),
+        headers: None,
     };
     let session = Session::new(context, outbox.clone(), admission);
     let attention = outbox.attend(&std::task::Context::from_waker(std::task::Waker::noop()));
