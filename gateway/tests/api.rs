@@ -71,8 +71,8 @@ async fn what_cannot_be_published_is_refused() {
         (r#"{"channel":"nope:é","data":1}"#.to_owned(), 102),
         (deep(129), 107),
         (deep(100_000), 107),
-        (r#"{"channel":"a","data":1,"idempotency_key":"k"}"#.to_owned(), 108),
-        (r#"{"channel":"a","data":1,"version":3}"#.to_owned(), 108),
+        (r#"{"channel":"a","data":1,"idempotency_key":7}"#.to_owned(), 107),
+        (r#"{"channel":"a","data":1,"version":-3}"#.to_owned(), 107),
         (r#"{"channel":"a","data":1"#.to_owned(), 107),
         (String::new(), 107),
         ("[]".to_owned(), 107),
@@ -226,7 +226,7 @@ async fn the_key_is_asked_for() {
 #[tokio::test]
 async fn what_is_no_method_is_not_found() {
     let node = Gateway::open("");
-    for method in ["fly", "Publish", "presence", "history", "publish/x"] {
+    for method in ["fly", "Publish", "publish/x"] {
         assert_eq!(call(&node, method, &[], "{}").await.0, 404, "{method}");
     }
     let key = [("x-api-key", "test-api-key")];
@@ -256,13 +256,8 @@ async fn without_a_key_there_is_no_api() {
 async fn errors_are_statuses_where_that_is_asked_for() {
     let node = Gateway::open("");
     let mode = [("x-centrifugo-error-mode", "transport")];
-    let cases = [
-        (r#"{"channel":"a","data":1}"#, 200),
-        ("{}", 400),
-        ("{", 400),
-        (r#"{"channel":"nope:x","data":1}"#, 404),
-        (r#"{"channel":"a","data":1,"version":1}"#, 404),
-    ];
+    let cases =
+        [(r#"{"channel":"a","data":1}"#, 200), ("{}", 400), ("{", 400), (r#"{"channel":"nope:x","data":1}"#, 404)];
     for (body, status) in cases {
         let (came, answer) = call(&node, "publish", &mode, body).await;
         assert_eq!(came, status, "{body}: {answer}");
