@@ -3,10 +3,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use roomcast_shared::protocol::{
-    code::{Disconnect, ErrorCode},
-    json::without_values,
-};
+use roomcast_shared::protocol::code::ErrorCode;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -14,10 +11,7 @@ use super::{
     Api, Done, Outcome,
     request::{bad, failed},
 };
-use crate::{
-    auth::Entry,
-    node::cluster::{self, Command, Target},
-};
+use crate::{auth::Entry, session::Revoked};
 
 /// How long a decision without an end is kept: a century.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -107,23 +101,13 @@ impl Api {
     }
 
     pub(super) async fn block_user(&self, request: BlockUserRequest) -> Outcome<Done> {
-        let user = known(request.user)?;
-        let until = request.end.until()?;
-        self.decide(&Entry::Blocked { user: user.clone(), until }, until).await?;
-        // After the fact, so that nobody comes in between.
-        let how = Disconnect::FORCE_DISCONNECT;
-        self.order(Command::Disconnect(cluster::Disconnect {
-            target: Some(Target::of_user(&user, "", "")),
-            whitelist: Vec::new(),
-            code: how.code.into(),
-            reason: how.reason.into_owned(),
-        }))
-        .await
+        let (user, until) = (known(request.user)?, request.end.until()?);
+        self.decide(&Entry::Blocked { user, until }, until).await
     }
 
     pub(super) async fn unblock_user(&self, request: &UnblockUserRequest) -> Outcome<Done> {
         let entry = Entry::Unblocked { user: known(request.user.clone())? };
-        self.cluster.forget_fact(&fact_name(&entry)).await.map(|()| Done {}).map_err(failed("unblock_user"))
+        self.cluster.forget_fact(&Revoked::fact_name(&entry)).await.map(|()| Done {}).map_err(failed("unblock_user"))
     }
 
     async fn revoke_before(&self, user: String, before: u64, end: &End) -> Outcome<Done> {
@@ -134,8 +118,7 @@ impl Api {
 
     async fn decide(&self, entry: &Entry, until: Option<u64>) -> Outcome<Done> {
         let ttl = until.map_or(FOR_EVER, |until| Duration::from_secs(until.saturating_sub(now())).min(FOR_EVER));
-        let fact = serde_json::to_vec(entry).map_err(|error| bad(&without_values(&error)))?;
-        let kept = self.cluster.keep_fact(&fact_name(entry), fact.into(), ttl).await;
+        let kept = self.cluster.keep_fact(&Revoked::fact_name(entry), Revoked::fact(entry), ttl).await;
         kept.map(|()| Done {}).map_err(failed("keeping who is not let in"))
     }
 }
@@ -149,15 +132,6 @@ impl End {
             (at, _) => at,
         };
         if until > now() { Ok(Some(until)) } else { Err(bad("expire_at has passed already")) }
-    }
-}
-
-/// The name under which a decision is kept. That somebody is unblocked is kept by forgetting that they were blocked.
-fn fact_name(entry: &Entry) -> String {
-    match entry {
-        Entry::Token { jti, .. } => format!("revoked.token.{jti}"),
-        Entry::IssuedBefore { user, .. } => format!("revoked.before.{user}"),
-        Entry::Blocked { user, .. } | Entry::Unblocked { user } => format!("revoked.blocked.{user}"),
     }
 }
 
