@@ -113,7 +113,9 @@ async fn use_everything(node: &Gateway) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_page_is_well_formed_and_has_every_series() {
     let redis = redis::RedisServer::start();
-    let node = Gateway::open(&format!("redis.url = {:?}\n", redis.url()));
+    // What is counted of a backend is there from the start where one is named.
+    let settings = format!("redis.url = {:?}\nhooks.rpc.url = \"http://127.0.0.1:9/\"\n", redis.url());
+    let node = Gateway::open(&settings);
     node.metric_until("roomcast_broker_connected", |value| value > 0.0).await;
     let before = Page::of(&node).await;
     use_everything(&node).await;

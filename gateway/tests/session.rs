@@ -85,7 +85,11 @@ async fn what_comes_with_later_versions_of_this_protocol_is_passed_over() {
 async fn commands_that_no_room_offers_are_not_available() {
     let node = Gateway::open("");
     let mut client = Client::subscribed(node.clients, "ann", "lobby").await;
-    for method in ["presence", "presence_stats", "history", "sub_refresh"] {
+    for (room, code) in [("lobby", 107), ("elsewhere", 103)] {
+        let reply = client.ask(json!({"sub_refresh": {"channel": room}})).await;
+        assert_eq!(reply["error"]["code"], code, "without a token, sub_refresh of {room}: {reply}");
+    }
+    for method in ["presence", "presence_stats", "history"] {
         for (room, code) in [("lobby", 108), ("elsewhere", 108), ("nope:x", 102), ("nope:é", 102), ("é", 107)] {
             let reply = client.ask(json!({method: {"channel": room}})).await;
             assert_eq!(reply["error"]["code"], code, "{method} of {room}: {reply}");

@@ -169,7 +169,7 @@ impl<'a> Connection<'a> {
                 Next::Frame(Frame::Done) => return Ok(()),
                 Next::Frame(Frame::Error(reason)) => return Err(Lost::Refused(reason)),
                 Next::Frame(_) => return Err(Lost::Unasked),
-                Next::Missing(bytes) => self.read(bytes).await?,
+                Next::Missing(bytes) => heard(stream::read(&mut self.stream, &mut self.input, bytes).await)?,
             }
         }
     }
@@ -192,10 +192,6 @@ impl<'a> Connection<'a> {
                 () = sleep_until(deadline.into()) => self.watch()?,
             }
         }
-    }
-
-    async fn read(&mut self, missing: usize) -> Result<(), Lost> {
-        heard(stream::read(&mut self.stream, &mut self.input, missing).await)
     }
 
     /// Takes every whole frame from the buffer; gives how many bytes the next one lacks at least.
