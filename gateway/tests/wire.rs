@@ -1,7 +1,7 @@
 //! Recorded conversations of the client protocol, in `wire/`: each is played against a node over both brokers and in both
 //! encodings, and every reply, push, close and API answer has to come as it was recorded.
 //!
-//! A conversation is a list of `steps`: what it does (`open`, `send`, `api`), and in `got` what came of it, by connection:
+//! A conversation is a list of `steps`: what it does (`open`, `send`, `close`, `api`), and in `got` what came of it, by connection:
 //! `replies` by command id, `pushes` in order, `close` as code and reason. `{r}` stands for a suffix of the run's own,
 //! `{client:A}` for an id that was given, `{"$token": …}` for a token of these claims with times relative to now. What
 //! differs from run to run is named or left out before comparing.
@@ -32,6 +32,46 @@ allowed_origins = ["*"]
 rooms.allow_subscribe_for_client = true
 rooms.allow_publish_for_subscriber = true
 [[namespaces]]
+name = "open"
+allow_subscribe_for_client = true
+allow_publish_for_subscriber = true
+allow_presence_for_subscriber = true
+allow_history_for_subscriber = true
+presence = true
+join_leave = true
+force_push_join_leave = true
+history_size = 10
+history_ttl = "300s"
+allow_positioning = true
+allow_recovery = true
+[[namespaces]]
+name = "rec"
+allow_subscribe_for_client = true
+allow_publish_for_subscriber = true
+allow_history_for_subscriber = true
+history_size = 10
+history_ttl = "300s"
+force_recovery = true
+[[namespaces]]
+name = "small"
+allow_subscribe_for_client = true
+history_size = 3
+history_ttl = "300s"
+force_recovery = true
+[[namespaces]]
+name = "pos"
+allow_subscribe_for_client = true
+history_size = 10
+history_ttl = "300s"
+force_positioning = true
+[[namespaces]]
+name = "tags"
+allow_subscribe_for_client = true
+allow_tags_filter = true
+history_size = 10
+history_ttl = "300s"
+force_recovery = true
+[[namespaces]]
 name = "closed"
 [[namespaces]]
 name = "users"
@@ -39,7 +79,7 @@ allow_user_limited_channels = true
 "#;
 
 /// How many conversations there are, so that none goes missing.
-const CONVERSATIONS: usize = 36;
+const CONVERSATIONS: usize = 58;
 
 /// How long what was recorded may take to come.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -168,6 +208,11 @@ impl<'a> Play<'a> {
             let connection = self.clients.get_mut(name).expect("the conversation opens it first");
             connection.client.send_bytes(&frames).await;
         }
+        if let Some(name) = step["close"].as_str() {
+            let connection = self.clients.get_mut(name).expect("the conversation opens it first");
+            connection.client.send_bytes(&frame(0x88, &1000_u16.to_be_bytes())).await;
+            connection.connected = false;
+        }
         let mut came = Map::new();
         if let Some(method) = step["api"].as_str() {
             came.insert("api".to_owned(), self.call(method, step).await);
@@ -186,6 +231,9 @@ impl<'a> Play<'a> {
             if let Some(seen) = connection.seen.take() {
                 came.insert(name.clone(), seen);
             }
+        }
+        if let Some(name) = step["close"].as_str() {
+            self.clients.remove(name);
         }
         self.names.put_in(&Value::Object(came), &self.suffix)
     }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "each test file uses the part it needs")]
 
+pub mod backend;
 pub mod child;
 pub mod client;
 pub mod gateway;

@@ -1,0 +1,198 @@
+//! Commands of the server API for sessions, given on a node that does not hold them, over memory (one node) and Redis (two).
+
+mod common;
+
+use common::{Client, Gateway, PATIENCE, Value, json, redis::RedisServer, token};
+
+const SETTINGS: &str = "rooms.presence = true\n";
+
+/// Where commands are given, and where clients are; the same node where there is no Redis.
+struct Place {
+    asked: Gateway,
+    holding: Option<Gateway>,
+    _redis: Option<RedisServer>,
+}
+
+impl Place {
+    async fn both() -> [Self; 2] {
+        let memory = Self { asked: Gateway::open(SETTINGS), holding: None, _redis: None };
+        let redis = RedisServer::start();
+        let settings = format!("{SETTINGS}redis.url = {:?}", redis.url());
+        let (asked, holding) = (Gateway::open(&settings), Gateway::open(&settings));
+        let cluster = Self { asked, holding: Some(holding), _redis: Some(redis) };
+        cluster.asked.ready().await;
+        cluster.holding().ready().await;
+        // What is told to all is heard by nodes that know of each other.
+        for node in [&cluster.asked, cluster.holding()] {
+            until(node, "info", json!({}), |answer| answer["result"]["nodes"].as_array().is_some_and(|all| all.len() == 2))
+                .await;
+        }
+        [memory, cluster]
+    }
+
+    fn holding(&self) -> &Gateway {
+        self.holding.as_ref().unwrap_or(&self.asked)
+    }
+
+    async fn done(&self, method: &str, request: Value) {
+        assert_eq!(self.asked.api(method, &request).await, (200, json!({"result": {}})), "{method} {request}");
+    }
+
+    async fn refused(&self, method: &str, request: Value, code: u32) {
+        let (status, answer) = self.asked.api(method, &request).await;
+        assert_eq!((status, &answer["error"]["code"]), (200, &json!(code)), "{method} {request}: {answer}");
+    }
+
+    async fn stop(self) {
+        self.asked.stop().await;
+        if let Some(holding) = self.holding {
+            holding.stop().await;
+        }
+    }
+}
+
+/// Asks until the answer is as wanted; gives it.
+async fn until(node: &Gateway, method: &str, request: Value, wanted: impl Fn(&Value) -> bool) -> Value {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let (_, answer) = node.api(method, &request).await;
+        if wanted(&answer) {
+            return answer;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{method} {request} stays at {answer}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+/// A connected client and its id.
+async fn connect(node: &Gateway, user: &str) -> (Client, String) {
+    let mut client = Client::open(node.clients).await;
+    let reply = client.ask(json!({"connect": {"token": token(&json!({"sub": user}))}})).await;
+    let id = reply["connect"]["client"].as_str().expect("a client id").to_owned();
+    (client, id)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disconnect_closes_those_that_are_meant() {
+    for place in Place::both().await {
+        let (mut one, id) = connect(place.holding(), "ann").await;
+        let (two, _) = connect(place.holding(), "ann").await;
+        let (mut ben, _) = connect(place.holding(), "ben").await;
+        place.done("disconnect", json!({"user": "ann", "whitelist": [id]})).await;
+        assert_eq!(two.ended().await, Some((3503, "force disconnect".to_owned())));
+        place.done("disconnect", json!({"user": "ben", "client": id})).await;
+        let own = json!({"code": 4501, "reason": "moved"});
+        place.done("disconnect", json!({"user": "ann", "client": id, "disconnect": own})).await;
+        assert_eq!(one.closed().await, Some((4501, "moved".to_owned())), "the whitelist and ben's request kept it");
+        place.done("disconnect", json!({"user": "ben", "disconnect": {"code": 3011}})).await;
+        assert_eq!(ben.closed().await, Some((3011, "force reconnect".to_owned())));
+        drop((one, ben));
+        place.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subscribe_and_unsubscribe_move_clients() {
+    for place in Place::both().await {
+        let (mut client, _) = connect(place.holding(), "ann").await;
+        place.done("subscribe", json!({"user": "ann", "channel": "lobby", "data": {"d": 2}, "b64info": "eyJzZWF0IjoxfQ=="})).await;
+        let push = json!({"push": {"channel": "lobby", "subscribe": {"data": {"d": 2}}}});
+        assert_eq!(client.next().await, push);
+        let present = until(&place.asked, "presence", json!({"channel": "lobby"}), |answer| {
+            answer["result"]["presence"].as_object().is_some_and(|all| all.len() == 1)
+        });
+        let present = present.await["result"]["presence"].as_object().expect("an object").clone();
+        assert_eq!(present.values().next().expect("one")["chan_info"], json!({"seat": 1}));
+        place.asked.publish("lobby", &json!(1)).await;
+        assert_eq!(client.hear("lobby").await, json!(1));
+        place.done("unsubscribe", json!({"user": "ann", "channel": "lobby"})).await;
+        let push = client.next().await;
+        assert_eq!(push["push"]["unsubscribe"]["code"], 2000, "{push}");
+        drop(client);
+        place.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unsubscribe_puts_clients_out() {
+    for place in Place::both().await {
+        let (mut client, _) = connect(place.holding(), "ann").await;
+        client.subscribe("lobby").await;
+        place.done("unsubscribe", json!({"user": "ann", "channel": "lobby"})).await;
+        let push = client.next().await;
+        let wanted = json!({"channel": "lobby", "unsubscribe": {"code": 2000, "reason": "server unsubscribe"}});
+        assert_eq!(push["push"], wanted);
+        drop(client);
+        place.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refresh_ends_connections_that_are_good_no_longer() {
+    for place in Place::both().await {
+        let (mut client, _) = connect(place.holding(), "ann").await;
+        place.done("refresh", json!({"user": "ann", "expire_at": 0})).await;
+        assert_eq!(client.next().await["push"], json!({"refresh": {}}));
+        place.done("refresh", json!({"user": "ann", "expired": true})).await;
+        assert_eq!(client.closed().await, Some((3005, "connection expired".to_owned())));
+        drop(client);
+        place.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocked_users_and_revoked_tokens_stay_away() {
+    for place in Place::both().await {
+        let (mut client, _) = connect(place.holding(), "ann").await;
+        place.done("block_user", json!({"user": "ann", "ttl": 60})).await;
+        assert_eq!(client.closed().await.map(|(code, _)| code), Some(3503));
+        let mut again = Client::open(place.holding().clients).await;
+        again.send(&json!({"id": 1, "connect": {"token": token(&json!({"sub": "ann"}))}}).to_string()).await;
+        assert_eq!(again.closed().await.map(|(code, _)| code), Some(3503));
+        place.done("unblock_user", json!({"user": "ann"})).await;
+        let revoked = token(&json!({"sub": "ben", "jti": "t1"}));
+        place.done("revoke_token", json!({"jti": "t1", "ttl": 60})).await;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            // The other node hears of it a moment later.
+            let mut ben = Client::open(place.holding().clients).await;
+            ben.send(&json!({"id": 1, "connect": {"token": revoked}}).to_string()).await;
+            let first = ben.frame().await.expect("an answer");
+            if first.opcode == 8 {
+                assert_eq!(common::client::close(&first).0, 3500);
+                break;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "the token is still accepted");
+        }
+        let (ann, _) = connect(place.holding(), "ann").await;
+        drop((client, again, ann));
+        place.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_that_make_no_sense_are_refused() {
+    for place in Place::both().await {
+        for method in ["disconnect", "unsubscribe", "refresh"] {
+            place.refused(method, json!({}), 107).await;
+            place.refused(method, json!({"client": ""}), 107).await;
+            place.refused(method, json!({"user": 1}), 107).await;
+        }
+        place.refused("subscribe", json!({"user": "ann"}), 107).await;
+        place.refused("subscribe", json!({"channel": "lobby"}), 107).await;
+        place.refused("subscribe", json!({"user": "ann", "channel": "nope:x"}), 102).await;
+        place.refused("subscribe", json!({"user": "ann", "channel": "lobby", "b64info": "%"}), 107).await;
+        place.refused("unsubscribe", json!({"user": "ann", "channel": "nope:x"}), 102).await;
+        for code in [json!(1), json!(2999), json!(3999), json!(5000), json!(70_000), json!(-1)] {
+            place.refused("disconnect", json!({"user": "ann", "disconnect": {"code": code, "reason": "x"}}), 107).await;
+        }
+        for method in ["revoke_token", "invalidate_user_tokens", "block_user", "unblock_user"] {
+            place.refused(method, json!({}), 107).await;
+        }
+        place.refused("block_user", json!({"user": "ann", "expire_at": 1}), 107).await;
+        place.refused("invalidate_user_tokens", json!({"user": "ann", "channel": "lobby"}), 108).await;
+        place.refused("rpc", json!({}), 107).await;
+        place.refused("rpc", json!({"method": "m", "params": [1]}), 104).await;
+        place.stop().await;
+    }
+}

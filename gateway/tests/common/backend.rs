@@ -1,0 +1,61 @@
+//! A backend of the tests: a real HTTP server that answers hooks as the test says, and keeps what it was asked.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Router,
+    body::to_bytes,
+    extract::Request,
+    response::{IntoResponse, Response},
+};
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+/// A backend, which ends with the test's runtime.
+pub struct Backend {
+    /// Where it is asked.
+    pub address: SocketAddr,
+    asked: Arc<Mutex<Vec<(String, Value)>>>,
+}
+
+impl Backend {
+    /// A backend that answers so: the function is told the last part of the path and the body.
+    pub async fn start<A: Future<Output = Response> + Send + 'static>(
+        answer: impl Fn(String, Value) -> A + Clone + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let (address, asked) = (listener.local_addr().expect("it listens"), Arc::default());
+        let log: Arc<Mutex<Vec<(String, Value)>>> = Arc::clone(&asked);
+        let handle = async move |request: Request| {
+            let (head, body) = request.into_parts();
+            let body = to_bytes(body, usize::MAX).await.expect("a whole body");
+            let body: Value = serde_json::from_slice(&body).expect("a body of JSON");
+            let hook = head.uri.path().trim_start_matches('/').to_owned();
+            log.lock().expect("nobody panics with it").push((hook.clone(), body.clone()));
+            answer(hook, body).await
+        };
+        let router = Router::new().fallback(handle);
+        tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
+        Self { address, asked }
+    }
+
+    /// A backend that gives these answers.
+    pub async fn saying(answer: impl Fn(&str, &Value) -> Value + Clone + Send + Sync + 'static) -> Self {
+        Self::start(move |hook, body| std::future::ready(answer(&hook, &body).to_string().into_response())).await
+    }
+
+    /// Settings that have these hooks at this backend.
+    pub fn settings(&self, hooks: &[&str]) -> String {
+        hooks.iter().map(|hook| format!("hooks.{hook}.url = \"http://{}/{hook}\"\n", self.address)).collect()
+    }
+
+    /// What it was asked of this kind.
+    pub fn asked(&self, hook: &str) -> Vec<Value> {
+        let asked = self.asked.lock().expect("nobody panics with it");
+        asked.iter().filter(|(kind, _)| kind == hook).map(|(_, body)| body.clone()).collect()
+    }
+}

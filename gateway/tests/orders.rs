@@ -1,0 +1,176 @@
+//! What other nodes have the sessions of a node do, and what all nodes know of revoked tokens and blocked users: told by
+//! another member of the cluster, over a real Redis.
+
+mod common;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use common::{Client, Gateway, Value, json, redis::RedisServer, token};
+use roomcast::{
+    auth::Entry,
+    broker::redis::{RedisBroker, RedisOptions},
+    hub::Hub,
+    metrics::Metrics,
+    node::cluster::{
+        Cluster, Command, ConnectionInfo, Disconnect, Filter, Floors, Local, Options, Refresh, Subscribe, Target,
+        Unsubscribe, Upstreamed,
+    },
+    session::Revoked,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// A member that has no sessions.
+struct Nobody;
+
+impl Local for Nobody {
+    fn execute(&self, _: &Command) {}
+
+    fn upstream(&self, _: &str, _: Bytes) -> Upstreamed {
+        Upstreamed::Unknown
+    }
+
+    fn connections(&self, _: &Filter, _: &str, _: usize) -> Vec<ConnectionInfo> {
+        Vec::new()
+    }
+}
+
+/// Another member of the node's cluster, which knows the node.
+async fn another(redis: &RedisServer) -> Arc<Cluster> {
+    let (stop, tracker, metrics) = (CancellationToken::new(), TaskTracker::new(), Arc::new(Metrics::new()));
+    let hub = Arc::new(Hub::new(1 << 20, metrics.clone(), tracker.clone()));
+    let options = RedisOptions::new(redis.url());
+    let control = RedisBroker::start(&options, hub.clone(), metrics, &tracker, stop.clone()).expect("a broker");
+    let floors = Floors { hub, control, local: Arc::new(Nobody), facts: Arc::new(()) };
+    let options = Options { beat: Duration::from_millis(100), ..Options::new("another") };
+    let cluster = Cluster::start(options, floors, &tracker, &stop);
+    let known = async {
+        while cluster.nodes().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(common::PATIENCE, known).await.expect("it hears of the node");
+    cluster
+}
+
+fn of(user: &str) -> Option<Target> {
+    Some(Target::of_user(user, "", ""))
+}
+
+async fn push(client: &mut Client, kind: &str) -> Value {
+    loop {
+        let message = client.next().await;
+        if message["push"][kind].is_object() {
+            return message["push"][kind].clone();
+        }
+    }
+}
+
+async fn come(node: &Gateway, claims: &Value) -> (Client, Value) {
+    let mut client = Client::open(node.clients).await;
+    let reply = client.ask(json!({"connect": {"token": token(claims)}})).await;
+    (client, reply["connect"]["client"].clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_are_put_into_rooms_and_out_again() {
+    let redis = RedisServer::start();
+    let node = Gateway::start(&format!("redis.url = {:?}\n", redis.url()));
+    node.ready().await;
+    let cluster = another(&redis).await;
+    let (mut ann, id) = come(&node, &json!({"sub": "ann"})).await;
+    let mut bob = Client::connected(node.clients, "bob").await;
+    for room in ["one", "two"] {
+        let order = Subscribe {
+            target: of("ann"),
+            room: room.to_owned(),
+            data: Bytes::from_static(b"{\"hi\":1}"),
+            ..Subscribe::default()
+        };
+        cluster.command(Command::Subscribe(order)).wait().await.expect("it is told");
+        assert_eq!(push(&mut ann, "subscribe").await, json!({"data": {"hi": 1}}));
+    }
+    node.publish("one", &json!(1)).await;
+    assert_eq!(ann.hear("one").await, json!(1));
+    let order = |client: &str, room: &str, code, reason: &str| Unsubscribe {
+        target: Some(Target::of_user("ann", client, "")),
+        room: room.to_owned(),
+        code,
+        reason: reason.to_owned(),
+    };
+    let id = id.as_str().expect("an id");
+    cluster.command(Command::Unsubscribe(order("nobody", "one", 2000, ""))).wait().await.expect("it is told");
+    cluster.command(Command::Unsubscribe(order(id, "one", 2100, "moved"))).wait().await.expect("it is told");
+    assert_eq!(push(&mut ann, "unsubscribe").await, json!({"code": 2100, "reason": "moved"}));
+    cluster.command(Command::Unsubscribe(order("", "", 2000, ""))).wait().await.expect("it is told");
+    assert_eq!(push(&mut ann, "unsubscribe").await, json!({"code": 2000, "reason": "server unsubscribe"}));
+    assert_eq!(bob.ask(json!({"unsubscribe": {"channel": "x"}})).await["unsubscribe"], json!({}), "bob is not meant");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_end_as_they_are_told() {
+    let redis = RedisServer::start();
+    let node = Gateway::start(&format!("redis.url = {:?}\n", redis.url()));
+    node.ready().await;
+    let cluster = another(&redis).await;
+    let (mut stays, id) = come(&node, &json!({"sub": "ann"})).await;
+    let (mut goes, _) = come(&node, &json!({"sub": "ann"})).await;
+    let whitelist = vec![id.as_str().expect("an id").to_owned()];
+    let order = Disconnect { target: of("ann"), whitelist, code: 4501, reason: "bye".to_owned() };
+    cluster.command(Command::Disconnect(order)).wait().await.expect("it is told");
+    assert_eq!(goes.closed().await, Some((4501, "bye".to_owned())));
+    let order = Refresh { target: of("ann"), expired: false, expire_at: i64::MAX, info: None };
+    cluster.command(Command::Refresh(order)).wait().await.expect("it is told");
+    assert_eq!(push(&mut stays, "refresh").await["expires"], true);
+    let order = Refresh { target: of("ann"), expired: true, expire_at: 0, info: None };
+    cluster.command(Command::Refresh(order)).wait().await.expect("it is told");
+    assert_eq!(stays.closed().await, Some((3005, "connection expired".to_owned())));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_revoked_or_blocked_goes_and_does_not_come_back() {
+    let redis = RedisServer::start();
+    let node = Gateway::open(&format!("redis.url = {:?}\n", redis.url()));
+    node.ready().await;
+    let cluster = another(&redis).await;
+    let cases = [
+        (Entry::Token { jti: "t1".into(), until: None }, json!({"sub": "ann", "jti": "t1"}), 3500),
+        (
+            Entry::IssuedBefore { user: "bob".into(), before: 1000, until: None },
+            json!({"sub": "bob", "iat": 999}),
+            3500,
+        ),
+        (Entry::IssuedBefore { user: "cid".into(), before: 1000, until: None }, json!({"sub": "cid"}), 3500),
+        (Entry::Blocked { user: "dan".into(), until: None }, json!({"sub": "dan", "iat": 5000}), 3503),
+    ];
+    let (mut other_token, _) = come(&node, &json!({"sub": "ann", "jti": "t2"})).await;
+    let (mut newer, _) = come(&node, &json!({"sub": "bob", "iat": 1000})).await;
+    for (entry, claims, code) in &cases {
+        let (mut client, _) = come(&node, claims).await;
+        let (name, fact) = (Revoked::fact_name(entry), Revoked::fact(entry));
+        cluster.keep_fact(&name, fact, Duration::from_secs(600)).await.expect("it is kept");
+        assert_eq!(client.closed().await.map(|close| close.0), Some(*code), "{claims}");
+        let mut again = Client::open(node.clients).await;
+        again.send(&json!({"id": 1, "connect": {"token": token(claims)}}).to_string()).await;
+        assert_eq!(again.closed().await.map(|close| close.0), Some(*code), "{claims} comes back");
+    }
+    other_token.subscribe("r").await;
+    newer.subscribe("r").await;
+    // A token for a room is one as well.
+    let revoked = json!({"sub": "ann", "channel": "$x", "jti": "t1"});
+    other_token.send(&json!({"id": 70, "subscribe": {"channel": "$x", "token": token(&revoked)}}).to_string()).await;
+    assert_eq!(other_token.closed().await.map(|close| close.0), Some(3500));
+    // And back again.
+    cluster.forget_fact(&Revoked::fact_name(&cases[3].0)).await.expect("it is forgotten");
+    let back = async {
+        loop {
+            let mut client = Client::open(node.clients).await;
+            client.send(&json!({"id": 1, "connect": {"token": token(&cases[3].1)}}).to_string()).await;
+            let frame = client.frame().await.expect("an answer");
+            if frame.opcode == 1 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(common::PATIENCE, back).await.expect("dan may come again");
+}
