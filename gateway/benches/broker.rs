@@ -185,7 +185,7 @@ fn measure(criterion: &mut Criterion, name: &str, mut round: impl FnMut()) {
 
 fn benches(criterion: &mut Criterion) {
     let setting = Setting::new();
-    let keep = Keep { size: 100, ttl: Duration::from_secs(300), meta_ttl: Duration::from_secs(30 * 24 * 3600) };
+    let keep = Keep { size: 100, ttl: Duration::from_mins(5), meta_ttl: Duration::from_hours(720) };
     let append = Append { keep: Some(keep), ..Append::default() };
     measure(criterion, "publish", || setting.publish(None));
     measure(criterion, "append (history 100)", || setting.publish(Some(&append)));

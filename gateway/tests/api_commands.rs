@@ -24,8 +24,10 @@ impl Place {
         cluster.holding().ready().await;
         // What is told to all is heard by nodes that know of each other.
         for node in [&cluster.asked, cluster.holding()] {
-            until(node, "info", json!({}), |answer| answer["result"]["nodes"].as_array().is_some_and(|all| all.len() == 2))
-                .await;
+            until(node, "info", json!({}), |answer| {
+                answer["result"]["nodes"].as_array().is_some_and(|all| all.len() == 2)
+            })
+            .await;
         }
         [memory, cluster]
     }
@@ -95,7 +97,12 @@ async fn disconnect_closes_those_that_are_meant() {
 async fn subscribe_and_unsubscribe_move_clients() {
     for place in Place::both().await {
         let (mut client, _) = connect(place.holding(), "ann").await;
-        place.done("subscribe", json!({"user": "ann", "channel": "lobby", "data": {"d": 2}, "b64info": "eyJzZWF0IjoxfQ=="})).await;
+        place
+            .done(
+                "subscribe",
+                json!({"user": "ann", "channel": "lobby", "data": {"d": 2}, "b64info": "eyJzZWF0IjoxfQ=="}),
+            )
+            .await;
         let push = json!({"push": {"channel": "lobby", "subscribe": {"data": {"d": 2}}}});
         assert_eq!(client.next().await, push);
         let present = until(&place.asked, "presence", json!({"channel": "lobby"}), |answer| {

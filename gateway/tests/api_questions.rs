@@ -25,8 +25,10 @@ impl Place {
         asked.ready().await;
         holding.ready().await;
         for node in [&asked, &holding] {
-            until(node, "info", json!({}), |answer| answer["result"]["nodes"].as_array().is_some_and(|all| all.len() == 2))
-                .await;
+            until(node, "info", json!({}), |answer| {
+                answer["result"]["nodes"].as_array().is_some_and(|all| all.len() == 2)
+            })
+            .await;
         }
         [memory, Self { asked, holding: Some(holding), _redis: Some(redis) }]
     }
@@ -80,7 +82,8 @@ async fn presence_is_told_whole_or_page_by_page() {
             clients.push(enter(place.holding(), user, "lobby").await);
         }
         let room = json!({"channel": "lobby"});
-        let whole = until(&place.asked, "presence", room.clone(), |answer| keys(&answer["result"]["presence"]).len() == 5);
+        let whole =
+            until(&place.asked, "presence", room.clone(), |answer| keys(&answer["result"]["presence"]).len() == 5);
         let whole = keys(&whole.await["result"]["presence"]);
         let counts = json!({"result": {"num_clients": 5, "num_users": 4}});
         assert_eq!(place.ask("presence_stats", room).await, counts);
@@ -126,12 +129,16 @@ async fn history_is_told_from_either_end_and_forgotten() {
         assert_eq!(offsets(json!({"limit": 2})).await, [1, 2]);
         assert_eq!(offsets(json!({"limit": 2, "reverse": true})).await, [3, 2]);
         assert_eq!(offsets(json!({"limit": -1, "since": {"offset": 1, "epoch": epoch}})).await, [2, 3]);
-        assert_eq!(offsets(json!({"limit": -1, "since": {"offset": 3, "epoch": epoch}, "reverse": true})).await, [2, 1]);
+        assert_eq!(
+            offsets(json!({"limit": -1, "since": {"offset": 3, "epoch": epoch}, "reverse": true})).await,
+            [2, 1]
+        );
         let strange = json!({"channel": "h", "limit": 1, "since": {"offset": 1, "epoch": "zzzzzzzz"}});
         assert_eq!(place.ask("history", strange.clone()).await["error"]["code"], 112);
         let headers = [("x-api-key", "test-api-key"), ("x-centrifugo-error-mode", "transport")];
         let body = strange.to_string();
-        let status = common::http::request(place.asked.internal, "POST", "/api/history", &headers, body.as_bytes()).await.0;
+        let status =
+            common::http::request(place.asked.internal, "POST", "/api/history", &headers, body.as_bytes()).await.0;
         assert_eq!(status, 416);
         assert_eq!(place.ask("history_remove", json!({"channel": "h"})).await, json!({"result": {}}));
         let empty = place.ask("history", json!({"channel": "h", "limit": 5})).await;
@@ -148,7 +155,10 @@ async fn channels_and_info_tell_of_all_nodes() {
         let cid = enter(place.holding(), "cid", "list-b").await;
         let dan = enter(place.holding(), "dan", "other").await;
         let found = place.ask("channels", json!({"pattern": "list-*"})).await;
-        assert_eq!(found, json!({"result": {"channels": {"list-a": {"num_clients": 2}, "list-b": {"num_clients": 1}}}}));
+        assert_eq!(
+            found,
+            json!({"result": {"channels": {"list-a": {"num_clients": 2}, "list-b": {"num_clients": 1}}}})
+        );
         assert_eq!(keys(&place.ask("channels", json!({})).await["result"]["channels"]).len(), 3);
         assert_eq!(place.ask("channels", json!({"pattern": "[a"})).await["error"]["code"], 107);
         let own = place.ask("info", json!({})).await["result"]["nodes"].clone();
@@ -176,7 +186,10 @@ async fn connections_are_told_page_by_page() {
         let all = found["connections"].as_object().expect("connections");
         assert_eq!(all.len(), 2);
         for one in all.values() {
-            assert_eq!((&one["user"], &one["transport"], &one["protocol"]), (&json!("ann"), &json!("websocket"), &json!("json")));
+            assert_eq!(
+                (&one["user"], &one["transport"], &one["protocol"]),
+                (&json!("ann"), &json!("websocket"), &json!("json"))
+            );
         }
         let (mut found, mut cursor, mut pages) = (BTreeSet::new(), String::new(), 0);
         loop {
@@ -227,7 +240,8 @@ async fn a_batch_holds_any_calls_one_after_the_other_or_all_at_once() {
         assert_eq!(replies[2]["history"]["publications"].as_array().map(Vec::len), Some(2), "{replies}");
         assert_eq!(replies[4]["history"]["publications"], json!([]));
         assert_eq!((&replies[5]["error"]["code"], &replies[6]["error"]["code"]), (&json!(108), &json!(104)));
-        let commands: Vec<_> = (0..100).map(|room| json!({"presence_stats": {"channel": format!("r{room}")}})).collect();
+        let commands: Vec<_> =
+            (0..100).map(|room| json!({"presence_stats": {"channel": format!("r{room}")}})).collect();
         let replies = place.ask("batch", json!({"commands": commands, "parallel": true})).await["replies"].clone();
         let none = json!({"presence_stats": {"num_clients": 0, "num_users": 0}});
         assert_eq!(replies, json!(vec![none; 100]));

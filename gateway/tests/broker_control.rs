@@ -32,7 +32,7 @@ mod redis;
 use recorder::{DEADLINE, Recorder};
 use redis::RedisServer;
 
-const LONG: Duration = Duration::from_secs(600);
+const LONG: Duration = Duration::from_mins(10);
 
 /// What a node has heard.
 #[derive(Default)]
@@ -181,7 +181,7 @@ async fn a_node_hears_what_is_said_to_it_and_to_all_in_order(backend: Backend) {
 
 async fn facts_are_kept_replaced_and_forgotten(backend: Backend) {
     let control = backend.control();
-    let long = LONG.saturating_sub(Duration::from_secs(60))..=LONG;
+    let long = LONG.saturating_sub(Duration::from_mins(1))..=LONG;
     assert!(kept(&*control, long.clone()).await.is_empty());
     keep(&*control, "user:ann", b"blocked", LONG).await;
     keep(&*control, "", b"", LONG).await;

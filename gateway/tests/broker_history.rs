@@ -23,7 +23,7 @@ mod brokers;
 use brokers::{Backend, Node, Recorder, numbers, said, with_every_broker};
 
 /// What rooms of these tests keep, where nothing else is said.
-const KEEP: Keep = Keep { size: 100, ttl: Duration::from_secs(60), meta_ttl: Duration::from_secs(600) };
+const KEEP: Keep = Keep { size: 100, ttl: Duration::from_mins(1), meta_ttl: Duration::from_mins(10) };
 const EVERYTHING: Page = Page { since: None, limit: 1000, reverse: false, meta_ttl: KEEP.meta_ttl };
 /// A little more than the shortest time that can be asked for.
 const A_SECOND_AND_MORE: Duration = Duration::from_millis(1200);

@@ -22,7 +22,7 @@ mod brokers;
 
 use brokers::{Backend, DEADLINE, Node, Recorder, RedisServer, numbers};
 
-const KEEP: Keep = Keep { size: 100, ttl: Duration::from_secs(60), meta_ttl: Duration::from_secs(600) };
+const KEEP: Keep = Keep { size: 100, ttl: Duration::from_mins(1), meta_ttl: Duration::from_mins(10) };
 const EVERYTHING: Page = Page { since: None, limit: 1000, reverse: false, meta_ttl: KEEP.meta_ttl };
 
 fn kept(keep: Keep) -> Append {

@@ -29,7 +29,7 @@ use recorder::{DEADLINE, Recorder};
 use redis::RedisServer;
 
 /// Long enough for any test.
-const LONG: Duration = Duration::from_secs(600);
+const LONG: Duration = Duration::from_mins(10);
 
 /// A store of presence, and what it needs.
 struct Store {

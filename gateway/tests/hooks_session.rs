@@ -212,8 +212,9 @@ async fn a_backend_that_is_down_or_wrong_is_error_100() {
 async fn the_backend_prolongs_connections_and_subscriptions() {
     let backend = Backend::saying(|hook, body| match (hook, body["user"].as_str()) {
         ("subscribe", _) => json!({"result": {"expire_at": from_now(2)}}),
-        ("refresh", Some("stays")) | ("sub_refresh", Some("stays")) => json!({"result": {"expire_at": from_now(300)}}),
-        ("refresh", Some("alone")) => json!({"result": {"expire_at": from_now(300)}}),
+        ("refresh", Some("stays" | "alone")) | ("sub_refresh", Some("stays")) => {
+            json!({"result": {"expire_at": from_now(300)}})
+        }
         _ => json!({"result": {"expired": true}}),
     })
     .await;

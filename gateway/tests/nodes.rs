@@ -27,7 +27,7 @@ use node::{Plan, TestNode, until};
 use recorder::DEADLINE;
 use redis::RedisServer;
 
-const LONG: Duration = Duration::from_secs(600);
+const LONG: Duration = Duration::from_mins(10);
 
 /// Starts nodes of these names that know each other.
 async fn nodes<const N: usize>(server: &RedisServer, plans: [Plan; N]) -> [TestNode; N] {

@@ -53,6 +53,7 @@ async fn another(redis: &RedisServer) -> Arc<Cluster> {
     cluster
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "commands have it so")]
 fn of(user: &str) -> Option<Target> {
     Some(Target::of_user(user, "", ""))
 }
@@ -148,7 +149,7 @@ async fn who_is_revoked_or_blocked_goes_and_does_not_come_back() {
     for (entry, claims, code) in &cases {
         let (mut client, _) = come(&node, claims).await;
         let (name, fact) = (Revoked::fact_name(entry), Revoked::fact(entry));
-        cluster.keep_fact(&name, fact, Duration::from_secs(600)).await.expect("it is kept");
+        cluster.keep_fact(&name, fact, Duration::from_mins(10)).await.expect("it is kept");
         assert_eq!(client.closed().await.map(|close| close.0), Some(*code), "{claims}");
         let mut again = Client::open(node.clients).await;
         again.send(&json!({"id": 1, "connect": {"token": token(claims)}}).to_string()).await;

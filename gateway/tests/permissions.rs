@@ -13,7 +13,7 @@ const WHOM: [&[&str]; 6] =
 /// A namespace for every verb and everybody it may be allowed to.
 fn namespaces() -> String {
     let one = |verb: &str, whom: &[&str]| {
-        let rules: String = whom.iter().map(|whom| format!("allow_{verb}_for_{whom} = true\n")).collect();
+        let rules = whom.iter().map(|whom| format!("allow_{verb}_for_{whom} = true\n")).collect::<Vec<_>>().concat();
         let features = "presence = true\nhistory_size = 1\nhistory_ttl = \"60s\"\n";
         format!("[[namespaces]]\nname = \"{}\"\n{features}{rules}", name(verb, whom))
     };

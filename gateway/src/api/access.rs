@@ -14,7 +14,7 @@ use super::{
 use crate::{auth::Entry, session::Revoked};
 
 /// How long a decision without an end is kept: a century.
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+const FOR_EVER: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// When a decision is forgotten; without either never.
 #[derive(Deserialize, ToSchema)]

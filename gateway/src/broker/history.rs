@@ -8,7 +8,7 @@ use roomcast_shared::{event::Said, position::Position, publication::Publication}
 use super::Answer;
 
 /// How long the version of a room without history is remembered after its last publication with one.
-pub const VERSION_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+pub const VERSION_TTL: Duration = Duration::from_hours(30 * 24);
 
 /// Keeps what was said in rooms.
 ///

@@ -233,7 +233,6 @@ impl Settings {
 
     /// The place of a namespace by its name; `Some(None)` for rooms without one, `None` if no such namespace is declared.
     /// In development mode, as long as no namespace is declared, every namespace has the rules of rooms without one.
-    #[expect(clippy::option_option, reason = "not declared, and none, are two answers")]
     pub fn namespace(&self, name: Option<&str>) -> Option<Option<usize>> {
         let Some(name) = name else { return Some(None) };
         let declared = self.namespaces.iter().position(|known| known.name == name);

@@ -175,11 +175,7 @@ impl Session {
     }
 
     /// Which rooms the client is put into: those that come with it, and its own. `seen` is how far it has seen them before.
-    fn rooms_of(
-        &self,
-        arrival: &mut Arrival,
-        seen: &HashMap<String, SubscribeRequest>,
-    ) -> Result<Vec<Box<Entry>>, Refusal> {
+    fn rooms_of(&self, arrival: &mut Arrival, seen: &HashMap<String, SubscribeRequest>) -> Result<Vec<Entry>, Refusal> {
         let mut rooms = std::mem::take(&mut arrival.rooms);
         if let Some(own) = PersonalRooms::of(&self.context.settings.client).room_of(&arrival.user) {
             rooms.entry(own).or_default();
@@ -189,12 +185,12 @@ impl Session {
         }
         let entries = rooms.into_iter().map(|(name, placing)| {
             let (_, rules) = self.context.rules_of(&name)?;
-            Ok(Box::new(Entry {
+            Ok(Entry {
                 terms: Terms::granted(&rules, placing.overrides.as_ref()),
                 seen: seen.get(&name).map(Seen::from).unwrap_or_default(),
                 expiry: Expiry::until(placing.expires_at).ok_or(ErrorCode::EXPIRED)?,
                 ..Entry::server_side(name, placing.info, placing.data)
-            }))
+            })
         });
         entries.collect()
     }
@@ -202,11 +198,11 @@ impl Session {
     fn enter_rooms(
         &mut self,
         id: u32,
-        rooms: Vec<Box<Entry>>,
+        rooms: Vec<Entry>,
         greeting: Greeting,
         replies: &mut Replies<'_>,
     ) -> Result<Step, Disconnect> {
-        let rooms: Vec<_> = rooms.into_iter().map(|entry| self.enter(entry)).collect();
+        let rooms: Vec<_> = rooms.into_iter().map(|entry| self.enter(Box::new(entry))).collect();
         if rooms.iter().all(|room| matches!(room, Answer::Now(_))) {
             let rooms = rooms.into_iter().map(|room| match room {
                 Answer::Now(entered) => entered,

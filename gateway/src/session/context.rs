@@ -47,6 +47,7 @@ impl Context {
     }
 
     /// The same, asking a backend.
+    #[must_use]
     pub fn with_hooks(self, hooks: Arc<Hooks>) -> Self {
         Self { hooks: Some(hooks), ..self }
     }

@@ -1,7 +1,10 @@
 //! The sessions of this node as other nodes and the server API reach them: commands find the sessions they mean, which are
 //! told and do it themselves. Knows no API and no node.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use roomcast_shared::{
@@ -16,7 +19,7 @@ use uuid::Uuid;
 
 use super::Context;
 use crate::{
-    hub::{Connected, Identity, Mail, Refresh, Subscribe},
+    hub::{Connected, Identity, Mail, Outbox, Refresh, Subscribe},
     node::cluster::{self, Command, ConnectionInfo, Filter, Local, Target, Upstreamed},
 };
 
@@ -69,8 +72,25 @@ impl Local for Context {
             after.is_none_or(|after| identity.client > after)
                 && filter.user.as_ref().is_none_or(|user| *identity.user == **user)
         });
+        let rooms = self.node.hub().rooms();
+        if let Some(name) = &filter.room {
+            let inside = rooms.iter().find(|room| **room.name() == **name).map(|room| room.outboxes());
+            let inside: HashSet<_> = inside.iter().flatten().map(place).collect();
+            found.retain(|(_, outbox)| inside.contains(&place(outbox)));
+        }
         found.sort_unstable_by_key(|(identity, _)| identity.client);
-        found.into_iter().take(limit).map(|(identity, _)| connection(&identity)).collect()
+        found.truncate(limit);
+        let mut told: HashMap<_, _> =
+            found.iter().map(|(identity, outbox)| (place(outbox), connection(identity))).collect();
+        // A session's rooms are its own matter, so that they are looked for from the other side.
+        for room in rooms {
+            for outbox in room.outboxes() {
+                if let Some(connection) = told.get_mut(&place(&outbox)) {
+                    connection.rooms.push(room.name().to_string());
+                }
+            }
+        }
+        found.iter().filter_map(|(_, outbox)| told.remove(&place(outbox))).collect()
     }
 }
 
@@ -115,6 +135,11 @@ impl Context {
             all.extend(page);
         }
     }
+}
+
+/// Tells one outbox from another.
+fn place(outbox: &Arc<Outbox>) -> usize {
+    Arc::as_ptr(outbox).cast::<()>().addr()
 }
 
 fn connection(identity: &Identity) -> ConnectionInfo {

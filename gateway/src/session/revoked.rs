@@ -198,7 +198,9 @@ impl Facts for Context {
         if let Err(full) = self.revoked.entries.reload().finish(entries.clone(), now) {
             tracing::error!("revocations are not taken: {full}");
         }
-        entries.iter().for_each(|entry| self.enforce(entry));
+        for entry in entries {
+            self.enforce(&entry);
+        }
     }
 }
 

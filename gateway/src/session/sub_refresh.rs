@@ -111,7 +111,9 @@ impl Session {
             }
         }
         let leases: Vec<_> = self.subscriptions.iter().map(Subscription::lease).collect();
-        leases.into_iter().for_each(|lease| self.watch(lease));
+        for lease in leases {
+            self.watch(lease);
+        }
         Ok(())
     }
 

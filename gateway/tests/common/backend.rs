@@ -50,7 +50,11 @@ impl Backend {
 
     /// Settings that have these hooks at this backend.
     pub fn settings(&self, hooks: &[&str]) -> String {
-        hooks.iter().map(|hook| format!("hooks.{hook}.url = \"http://{}/{hook}\"\n", self.address)).collect()
+        hooks
+            .iter()
+            .map(|hook| format!("hooks.{hook}.url = \"http://{}/{hook}\"\n", self.address))
+            .collect::<Vec<_>>()
+            .concat()
     }
 
     /// What it was asked of this kind.

@@ -47,7 +47,7 @@ impl Plan {
             name,
             beat: Duration::from_millis(100),
             patience: DEADLINE,
-            presence_ttl: Duration::from_secs(60),
+            presence_ttl: Duration::from_mins(1),
             presence_interval: Duration::from_secs(27),
         }
     }

@@ -178,6 +178,7 @@ impl Life {
 }
 
 impl Results {
+    #[expect(clippy::option_option, reason = "not remembered, and remembered without a position, are two answers")]
     fn get(&self, key: &str) -> Option<Option<Position>> {
         self.known.get(key).map(|(_, position)| *position)
     }
@@ -231,7 +232,7 @@ fn weight(publication: &Publication) -> usize {
 mod tests {
     use super::*;
 
-    const KEEP: Keep = Keep { size: 3, ttl: Duration::from_secs(60), meta_ttl: Duration::from_secs(600) };
+    const KEEP: Keep = Keep { size: 3, ttl: Duration::from_mins(1), meta_ttl: Duration::from_mins(10) };
 
     fn said() -> Said {
         Publication { data: Bytes::from_static(b"payload"), ..Publication::default() }.into()
@@ -242,7 +243,7 @@ mod tests {
         let (mut remembered, now) = (Remembered::default(), Instant::now());
         let empty = remembered.bytes();
         for number in 0..10 {
-            let idempotency = Some((number.to_string(), Duration::from_secs(300)));
+            let idempotency = Some((number.to_string(), Duration::from_mins(5)));
             let append = Append { keep: Some(KEEP), idempotency, ..Append::default() };
             remembered.append(said(), &append, now);
         }
@@ -250,7 +251,7 @@ mod tests {
         assert_eq!(remembered.bytes(), empty + 3 * each + 10 * (OVERHEAD + 2));
         remembered.expire(now + KEEP.ttl);
         assert_eq!(remembered.bytes(), empty + 10 * (OVERHEAD + 2));
-        remembered.expire(now + Duration::from_secs(300));
+        remembered.expire(now + Duration::from_mins(5));
         assert_eq!(remembered.bytes(), empty);
         assert!(!remembered.is_empty());
         remembered.expire(now + KEEP.meta_ttl);

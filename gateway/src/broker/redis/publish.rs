@@ -129,7 +129,9 @@ fn script_call(batch: &[Call<Publish, Appended>]) -> Cmd {
             command.arg(count);
         }
         let (run, after) = rest.split_at(count);
-        run.iter().for_each(|call| put_arguments(&mut command, &call.request));
+        for call in run {
+            put_arguments(&mut command, &call.request);
+        }
         rest = after;
     }
     command
