@@ -67,7 +67,7 @@ unit: tools ## Rust tests, with a real Redis
 release: ## Programs as they are shipped
 	cargo build --release --workspace --bins --locked
 
-interop: tools $(if $(ROOMCAST_BIN),,binaries) ## Official SDKs and plain WebSocket clients against two nodes
+interop: tools $(if $(ROOMCAST_BIN),,binaries) ## Official SDKs and clients without a library against two nodes
 	ROOMCAST_BIN="$(or $(ROOMCAST_BIN),$(DEBUG_BIN))" bash gateway/tests/interop/run.sh
 
 browser: tools $(if $(ROOMCAST_BIN),,binaries) ## The playground in headless Chromium

@@ -1,20 +1,23 @@
 // A node is stopped under its clients: they go elsewhere or wait for it, and hear again.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { cluster, freshRoom, PlainClient, SdkClient } from "./support.mjs";
+import { cluster, freshRoom, PlainClient, SdkClient, token } from "./support.mjs";
+import { Listener, StreamClient, STREAMS } from "./streams.mjs";
 
 test("clients of a stopped node come back and hear again", async (t) => {
   const room = freshRoom();
   const speaker = await SdkClient.connected("json", "a");
   const sdks = [];
-  for (const encoding of ["json", "protobuf"]) {
-    const client = await SdkClient.connected(encoding, "b");
-    sdks.push({ client, ...(await client.subscribe(room)) });
-  }
+  const connected = [SdkClient.connected("json", "b"), SdkClient.connected("protobuf", "b")];
+  for (const way of STREAMS) connected.push(StreamClient.connected(way, "b"));
+  for (const client of await Promise.all(connected)) sdks.push({ client, ...(await client.subscribe(room)) });
+  const listening = { token: await token("lisa", { channels: [room] }) };
+  const listeners = Listener.WAYS.map((way) => new Listener(way, "b", listening));
+  for (const listener of listeners) await listener.seen.first("the greeting", (item) => item.connect);
   const plain = await PlainClient.connected("b", "/ws");
   await plain.ask("subscribe", { channel: room });
   await speaker.subscribe(room);
-  t.after(() => { speaker.close(); plain.close(); sdks.forEach(({ client }) => client.close()); });
+  t.after(() => { speaker.close(); plain.close(); sdks.forEach(({ client }) => client.close()); listeners.forEach((listener) => listener.close()); });
 
   await speaker.publish(room, { n: 1 });
   await plain.hears(room, (data) => data.n === 1);
@@ -24,6 +27,7 @@ test("clients of a stopped node come back and hear again", async (t) => {
   await cluster("stop", "b");
   const end = await plain.seen.first("the close", (item) => item.closed);
   assert.equal(end.closed, 3001);
+  for (const listener of listeners) assert.equal(await listener.code(), 3001);
   // A client that knows both addresses goes on at once.
   const moved = await PlainClient.connected("a", "/ws");
   t.after(() => moved.close());

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Official SDKs and plain WebSocket clients against two nodes sharing one Redis.
+# Official SDKs and clients without a library against two nodes sharing one Redis.
 #
 #   ROOMCAST_BIN=target/release/roomcast gateway/tests/interop/run.sh
 #
@@ -44,7 +44,8 @@ trap finish EXIT
 cd "$here"
 failed=0
 suite() { "$@" || failed=1; }
-suite node --test --test-reporter=spec --test-timeout=60000 clients.test.mjs examples.test.mjs
+suite node --test --test-reporter=spec --test-timeout=60000 \
+  clients.test.mjs streams.test.mjs listeners.test.mjs examples.test.mjs
 suite .venv/bin/python -m unittest -v test_clients
 # These stop a node, so they run alone.
 suite node --test --test-reporter=spec --test-timeout=60000 reconnect.test.mjs

@@ -12,9 +12,9 @@ export const NODES = { a: process.env.INTEROP_A, b: process.env.INTEROP_B };
 const SECRET = process.env.INTEROP_SECRET;
 export const DEADLINE_MS = 10_000;
 
-/** `expires` is seconds from now; `secret` other than the nodes' own makes a token they refuse. */
-export function token(user, { expires = 3600, secret = SECRET } = {}) {
-  return new SignJWT({})
+/** `expires` is seconds from now; `secret` other than the nodes' own makes a token they refuse; `channels` are rooms to be in. */
+export function token(user, { expires = 3600, secret = SECRET, channels } = {}) {
+  return new SignJWT({ channels })
     .setProtectedHeader({ alg: "HS256", typ: "JWT" })
     .setSubject(user)
     .setExpirationTime(Math.floor(Date.now() / 1000) + expires)
@@ -78,9 +78,9 @@ class PingCountingSocket extends WebSocket {
   }
 }
 
-/** One client of the official SDK. What it meets is kept in `seen`. */
+/** One client of the official SDK. What it meets is kept in `seen`. Without an `endpoint` it uses WebSocket. */
 export class SdkClient {
-  constructor(encoding, node, options) {
+  constructor(encoding, node, { endpoint = `ws://${NODES[node]}/connection/websocket`, ...options }) {
     const seen = new Happenings();
     const Socket = class extends PingCountingSocket {
       static onPing = () => seen.add({ ping: true });
@@ -88,7 +88,7 @@ export class SdkClient {
     const Sdk = encoding === "protobuf" ? ProtobufCentrifuge : Centrifuge;
     this.seen = seen;
     this.encoding = encoding;
-    this.sdk = new Sdk(`ws://${NODES[node]}/connection/websocket`, {
+    this.sdk = new Sdk(endpoint, {
       websocket: Socket, minReconnectDelay: 100, maxReconnectDelay: 300, ...options,
     });
     this.sdk.on("connected", ({ client }) => seen.add({ state: "connected", client }));
