@@ -2,13 +2,16 @@
 # Two nodes, `a` and `b`, on one private Redis, for the suites beside this file.
 #
 #   cluster.sh up           start Redis and both nodes, wait until they are ready
+#   cluster.sh up alone     start node `a` alone, without Redis
 #   cluster.sh start NODE   start a node on the ports it had before
 #   cluster.sh stop NODE    end a node with SIGTERM and wait until it is gone
 #   cluster.sh down         end all of it
 #   cluster.sh logs         print what the nodes and Redis wrote
 #
 # ROOMCAST_BIN names the gateway. Ports, pids and logs lie in $INTEROP_STATE;
-# its file `env` tells the suites where everything is.
+# its file `env` tells the suites where everything is. INTEROP_ROOMS names a
+# file of settings in this folder other than rooms.toml, and INTEROP_SECRET
+# the secret of tokens, where a suite brings its own.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 state=${INTEROP_STATE:?name a folder for ports, pids and logs}
@@ -44,10 +47,10 @@ start_node() {
     ROOMCAST_NODE_NAME="node-$name" \
     ROOMCAST_LISTEN="$listen" ROOMCAST_INTERNAL_LISTEN="$internal" \
     ROOMCAST_AUTH_HMAC_SECRET="$INTEROP_SECRET" ROOMCAST_API_KEY="$INTEROP_API_KEY" \
-    ROOMCAST_REDIS_URL="$INTEROP_REDIS_URL" \
+    ${INTEROP_REDIS_URL:+"ROOMCAST_REDIS_URL=$INTEROP_REDIS_URL"} \
     ROOMCAST_CLIENT_PING_INTERVAL=2s ROOMCAST_CLIENT_PONG_TIMEOUT=1s \
     ROOMCAST_SHUTDOWN_DELAY=0s ROOMCAST_SHUTDOWN_DRAIN=1s \
-    "$ROOMCAST_BIN" --config "$here/rooms.toml" >>"$state/$name.log" 2>&1 </dev/null &
+    "$ROOMCAST_BIN" --config "$here/${INTEROP_ROOMS:-rooms.toml}" >>"$state/$name.log" 2>&1 </dev/null &
   echo $! >"$state/$name.pid"
   wait_until "node $name to be ready" ready "$name" "http://$internal/readyz"
 }
@@ -77,9 +80,13 @@ up() {
   cat >"$state/env" <<ENV
 export INTEROP_A=127.0.0.1:${ports[0]} INTEROP_A_INTERNAL=127.0.0.1:${ports[1]}
 export INTEROP_B=127.0.0.1:${ports[2]} INTEROP_B_INTERNAL=127.0.0.1:${ports[3]}
-export INTEROP_REDIS_URL=redis://127.0.0.1:${ports[4]}
-export INTEROP_SECRET=interop-secret-of-more-than-32-bytes-length INTEROP_API_KEY=interop-api-key
+export INTEROP_REDIS_URL=$([ "$1" = alone ] || echo "redis://127.0.0.1:${ports[4]}")
+export INTEROP_SECRET=${INTEROP_SECRET:-interop-secret-of-more-than-32-bytes-length} INTEROP_API_KEY=interop-api-key
 ENV
+  if [ "$1" = alone ]; then
+    start_node a
+    return
+  fi
   : >"$state/redis.log"
   redis-server --bind 127.0.0.1 --port "${ports[4]}" --save '' --appendonly no --dir "$state" >"$state/redis.log" 2>&1 </dev/null &
   echo $! >"$state/redis.pid"
@@ -89,10 +96,10 @@ ENV
 }
 
 case ${1:-} in
-  up) up ;;
+  up) up "${2:-cluster}" ;;
   start) start_node "$2" ;;
   stop) stop_pid "$2" ;;
   down) stop_pid a; stop_pid b; stop_pid redis ;;
   logs) for log in "$state"/*.log; do echo "--- $(basename "$log")"; tail -n 200 "$log"; done ;;
-  *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 64 ;;
+  *) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 64 ;;
 esac

@@ -25,8 +25,20 @@ install_python() {
   python3 -m venv --clear "$here/.venv"
   "$here/.venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"
 }
+# The package index gives the tests of the SDK with its source alone, which hatchling has to look at.
+install_sdk_python() {
+  local archive
+  archive=$(mktemp -d)
+  "$here/.venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --no-binary :all: --no-build-isolation \
+    --require-hashes -d "$archive" -r "$here/sdk-python.txt"
+  rm -rf "$here/.sdk-python"
+  mkdir "$here/.sdk-python"
+  tar -xzf "$archive"/*.tar.gz -C "$here/.sdk-python" --strip-components=1
+  rm -rf "$archive"
+}
 install_once "$here/node_modules/.stamp" "$here/package-lock.json" install_node
 install_once "$here/.venv/.stamp" "$here/requirements.txt" install_python
+install_once "$here/.sdk-python/.stamp" "$here/sdk-python.txt" install_sdk_python
 
 INTEROP_STATE=$(mktemp -d)
 export INTEROP_STATE
@@ -44,9 +56,28 @@ trap finish EXIT
 cd "$here"
 failed=0
 suite() { "$@" || failed=1; }
+# What does not stop a node runs side by side; each is heard when it has ended.
+names=() pids=()
+alongside() {
+  local name=$1
+  shift
+  "$@" >"$INTEROP_STATE/$name.out" 2>&1 &
+  names+=("$name") pids+=("$!")
+}
+collect() {
+  local i
+  for i in "${!names[@]}"; do
+    echo "=== ${names[i]}"
+    wait "${pids[i]}" || { failed=1; echo "FAILED: ${names[i]}" >>"$INTEROP_STATE/${names[i]}.out"; }
+    cat "$INTEROP_STATE/${names[i]}.out"
+  done
+}
+alongside sdk-python ./sdk_python.sh
+alongside clients .venv/bin/python -m unittest -v test_clients
+alongside cent .venv/bin/python -m unittest -v test_cent
 suite node --test --test-reporter=spec --test-timeout=60000 \
   clients.test.mjs streams.test.mjs listeners.test.mjs examples.test.mjs
-suite .venv/bin/python -m unittest -v test_clients
+collect
 # These stop a node, so they run alone.
 suite node --test --test-reporter=spec --test-timeout=60000 reconnect.test.mjs
 suite .venv/bin/python -m unittest -v test_reconnect

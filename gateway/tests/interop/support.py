@@ -1,8 +1,10 @@
 """What every suite in Python needs: tokens, waiting, and the clients under test."""
 
 import asyncio
+import contextlib
 import json
 import os
+import re
 import subprocess
 import time
 import uuid
@@ -11,6 +13,7 @@ from pathlib import Path
 import centrifuge
 import jwt
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 NODES = {"a": os.environ["INTEROP_A"], "b": os.environ["INTEROP_B"]}
 SECRET = os.environ["INTEROP_SECRET"]
@@ -26,6 +29,12 @@ def token(user, expires=3600, secret=SECRET):
 def fresh_room():
     """A room that no other test uses."""
     return f"interop-{uuid.uuid4()}"
+
+
+def example_of(name):
+    """An example of docs/CLIENTS.md: a marker, then the block of code after it."""
+    page = Path(__file__).parents[3] / "docs/CLIENTS.md"
+    return re.search(rf"<!-- example: {name} -->\s*```\w*\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)[1]
 
 
 async def cluster(*words):
@@ -169,11 +178,12 @@ class PlainClient:
         return await self.seen.first(f"{data} in {room}", matches)
 
     async def _read(self):
-        async for text in self.socket:
-            message = json.loads(text)
-            if message == {}:
-                await self.socket.send("{}")
-            await self.seen.add(message or {"ping": True})
+        with contextlib.suppress(ConnectionClosed):
+            async for text in self.socket:
+                message = json.loads(text)
+                if message == {}:
+                    await self.socket.send("{}")
+                await self.seen.add(message or {"ping": True})
         await self.seen.add({"closed": self.socket.close_code})
 
     async def close(self):
