@@ -99,8 +99,10 @@ passed=0 failed=0
 printf '\n%-14s %-8s %8s %8s\n' step result tests seconds
 for name in "${steps[@]}"; do
     read -r result seconds <"$logs/$name.result"
-    # The closing lines of cargo test, pytest, unittest and node's runner; empty for steps that count none.
-    tests=$(sed -nE 's/.*[^0-9]([0-9]+) passed.*/\1/p; s/^Ran ([0-9]+) tests?.*/\1/p; s/^(#|ℹ) pass ([0-9]+)$/\2/p' \
+    # The closing lines of cargo test, pytest, unittest, node's runner and Maven, and one of Go for each test below
+    # another; empty for steps that count none.
+    tests=$(sed -nE 's/.*[^0-9]([0-9]+) passed.*/\1/p; s/^Ran ([0-9]+) tests?.*/\1/p; s/^(#|ℹ) pass ([0-9]+)$/\2/p;
+        s/^\[[A-Z]+\] Tests run: ([0-9]+), [^-]*Skipped: [0-9]+$/\1/p; s/^ +--- PASS: .*/1/p' \
         "$logs/$name.log" | awk '{ sum += $1 } END { if (NR) print sum }')
     if grep -q '^skipped: ' "$logs/$name.log"; then result=skipped; fi
     case $result in

@@ -12,6 +12,9 @@ programs=(
     python3:python3
     node:nodejs
     npm:npm
+    go:golang-go
+    javac:default-jdk-headless
+    mvn:maven
     redis-server:redis-server
     redis-cli:redis-tools
     haproxy:haproxy
@@ -58,5 +61,17 @@ fi
 # Options of its test runner that came with 20.11.
 if ! node -e 'const [major, minor] = process.versions.node.split(".").map(Number); process.exit(major > 20 || (major === 20 && minor >= 11) ? 0 : 1)'; then
     echo "node $(node --version) is too old: the tests of the SDKs and of the page need 20.11 or later (https://nodejs.org)" >&2
+    exit 1
+fi
+
+# The SDKs for Go and Java say what they want. From 1.21 on go fetches a newer one by itself where that is needed.
+interop=$(dirname "${BASH_SOURCE[0]}")/../gateway/tests/interop
+if ! said=$(cd "$interop/go" && go list -m 2>&1); then
+    echo "$said" >&2
+    echo "$(go version) is too old: the tests of the SDK for Go need 1.21 or later (https://go.dev/dl)" >&2
+    exit 1
+fi
+if ! javac --release 17 -version >/dev/null 2>&1; then
+    echo "$(javac -version 2>&1) is too old: the tests of the SDK for Java need 17 or later (https://adoptium.net)" >&2
     exit 1
 fi

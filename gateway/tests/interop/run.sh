@@ -3,8 +3,9 @@
 #
 #   ROOMCAST_BIN=target/release/roomcast gateway/tests/interop/run.sh
 #
-# Needs node 20, python3 with venv, and redis-server. What else the suites use
-# is installed beside this file on the first run.
+# Needs node 20, python3 with venv, go, javac and mvn, and redis-server. What
+# else the suites use is installed on the first run, beside this file or where
+# go and Maven keep what they fetch.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 : "${ROOMCAST_BIN:?set ROOMCAST_BIN to the roomcast binary}"
@@ -36,9 +37,11 @@ install_sdk_python() {
   tar -xzf "$archive"/*.tar.gz -C "$here/.sdk-python" --strip-components=1
   rm -rf "$archive"
 }
+install_go() { (cd "$here/go" && go mod download); }
 install_once "$here/node_modules/.stamp" "$here/package-lock.json" install_node
 install_once "$here/.venv/.stamp" "$here/requirements.txt" install_python
 install_once "$here/.sdk-python/.stamp" "$here/sdk-python.txt" install_sdk_python
+install_once "$here/go/.stamp" "$here/go/go.sum" install_go
 
 INTEROP_STATE=$(mktemp -d)
 export INTEROP_STATE
@@ -72,6 +75,8 @@ collect() {
     cat "$INTEROP_STATE/${names[i]}.out"
   done
 }
+# Not from Go's cache of results: the nodes are not among what it looks at.
+alongside go go -C go test -count=1 -timeout 5m -v ./...
 alongside sdk-python ./sdk_python.sh
 alongside clients .venv/bin/python -m unittest -v test_clients
 alongside cent .venv/bin/python -m unittest -v test_cent
