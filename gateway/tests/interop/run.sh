@@ -38,10 +38,12 @@ install_sdk_python() {
   rm -rf "$archive"
 }
 install_go() { (cd "$here/go" && go mod download); }
-install_once "$here/node_modules/.stamp" "$here/package-lock.json" install_node
+installing=()
+install_once "$here/node_modules/.stamp" "$here/package-lock.json" install_node & installing+=("$!")
+install_once "$here/go/.stamp" "$here/go/go.sum" install_go & installing+=("$!")
 install_once "$here/.venv/.stamp" "$here/requirements.txt" install_python
 install_once "$here/.sdk-python/.stamp" "$here/sdk-python.txt" install_sdk_python
-install_once "$here/go/.stamp" "$here/go/go.sum" install_go
+for pid in "${installing[@]}"; do wait "$pid"; done
 
 INTEROP_STATE=$(mktemp -d)
 export INTEROP_STATE
@@ -77,6 +79,7 @@ collect() {
 }
 # Not from Go's cache of results: the nodes are not among what it looks at.
 alongside go go -C go test -count=1 -timeout 5m -v ./...
+alongside java mvn -B -ntp --strict-checksums -f java test
 alongside sdk-python ./sdk_python.sh
 alongside clients .venv/bin/python -m unittest -v test_clients
 alongside cent .venv/bin/python -m unittest -v test_cent
