@@ -42,8 +42,8 @@ start_node() {
   local name=$1 listen internal
   . "$state/env"
   if [ "$name" = a ]; then listen=$INTEROP_A internal=$INTEROP_A_INTERNAL; else listen=$INTEROP_B internal=$INTEROP_B_INTERNAL; fi
-  # Nothing of the caller's own settings may reach the node.
-  env -i PATH="$PATH" HOME="${HOME:-/}" \
+  # Nothing of the caller's own settings may reach the node, only the backend that INTEROP_RPC_URL names.
+  env -i PATH="$PATH" HOME="${HOME:-/}" ${INTEROP_RPC_URL:+"ROOMCAST_HOOKS_RPC_URL=$INTEROP_RPC_URL"} \
     ROOMCAST_NODE_NAME="node-$name" \
     ROOMCAST_LISTEN="$listen" ROOMCAST_INTERNAL_LISTEN="$internal" \
     ROOMCAST_AUTH_HMAC_SECRET="$INTEROP_SECRET" ROOMCAST_API_KEY="$INTEROP_API_KEY" \

@@ -12,6 +12,7 @@ import io.github.centrifugal.centrifuge.ReplyError;
 import io.github.centrifugal.centrifuge.ResultCallback;
 import io.github.centrifugal.centrifuge.ServerPublicationEvent;
 import io.github.centrifugal.centrifuge.ServerSubscribedEvent;
+import io.github.centrifugal.centrifuge.ServerUnsubscribedEvent;
 import io.github.centrifugal.centrifuge.SubscribedEvent;
 import io.github.centrifugal.centrifuge.Subscription;
 import io.github.centrifugal.centrifuge.SubscriptionEventListener;
@@ -33,6 +34,7 @@ final class SdkClient implements AutoCloseable {
     final BlockingQueue<DisconnectedEvent> disconnected = new LinkedBlockingQueue<>();
     final BlockingQueue<ServerSubscribedEvent> entered = new LinkedBlockingQueue<>();
     final BlockingQueue<ServerPublicationEvent> heard = new LinkedBlockingQueue<>();
+    final BlockingQueue<ServerUnsubscribedEvent> left = new LinkedBlockingQueue<>();
 
     SdkClient(String address, Options options) {
         options.setTimeout(1000 * Support.PATIENCE_S);
@@ -61,6 +63,11 @@ final class SdkClient implements AutoCloseable {
             @Override
             public void onPublication(Client client, ServerPublicationEvent event) {
                 heard.add(event);
+            }
+
+            @Override
+            public void onUnsubscribed(Client client, ServerUnsubscribedEvent event) {
+                left.add(event);
             }
         });
     }

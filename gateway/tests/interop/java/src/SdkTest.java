@@ -12,13 +12,11 @@ import io.github.centrifugal.centrifuge.Options;
 import io.github.centrifugal.centrifuge.PresenceResult;
 import io.github.centrifugal.centrifuge.PresenceStatsResult;
 import io.github.centrifugal.centrifuge.PublishResult;
-import io.github.centrifugal.centrifuge.RPCResult;
 import io.github.centrifugal.centrifuge.StreamPosition;
 import io.github.centrifugal.centrifuge.SubscriptionOptions;
 import io.github.centrifugal.centrifuge.SubscriptionTokenEvent;
 import io.github.centrifugal.centrifuge.SubscriptionTokenGetter;
 import io.github.centrifugal.centrifuge.TokenCallback;
-import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -27,33 +25,10 @@ import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Function;
 import java.util.function.Supplier;
 import java.util.stream.Collectors;
-import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
-/** The official SDK for Java, which speaks Protobuf, on two nodes that share one Redis. */
-class SdkTest {
-    private final List<AutoCloseable> toClose = new ArrayList<>();
-
-    @AfterEach
-    void closeAll() throws Exception {
-        for (var each : toClose) each.close();
-    }
-
-    private <T extends AutoCloseable> T closing(T each) {
-        toClose.add(each);
-        return each;
-    }
-
-    private SdkClient client(String address, Options options) {
-        return closing(new SdkClient(address, options));
-    }
-
-    private SdkClient online(String address, String user) throws InterruptedException {
-        var client = client(address, SdkClient.withToken(Support.tokenOf(user)));
-        client.connect();
-        return client;
-    }
-
+/** The official SDK for Java, which speaks Protobuf. */
+class SdkTest extends Clients {
     /** Options whose getter makes a token each time it is asked, and counts. */
     private static Options asking(AtomicInteger asked, Supplier<String> token) {
         var options = new Options();
@@ -333,12 +308,6 @@ class SdkTest {
         var event = Support.await("the publication", client.heard);
         assertEquals(room, event.getChannel());
         assertEquals("{\"n\":1}", Support.text(event.getData()));
-    }
-
-    @Test
-    void noRpcWithoutABackend() throws Exception {
-        var client = online(Support.NODE_A, "ann");
-        SdkClient.<RPCResult>refused(108, callback -> client.sdk.rpc("sum", Support.bytes("[1,2]"), callback));
     }
 
     @Test

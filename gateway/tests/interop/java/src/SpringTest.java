@@ -6,6 +6,8 @@ import com.fasterxml.jackson.databind.JsonNode;
 import java.net.URI;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.LinkedBlockingQueue;
@@ -183,6 +185,65 @@ class SpringTest {
         var reply = back.answer(2).path("subscribe");
         assertTrue(reply.path("recovered").asBoolean());
         assertEquals("[2, 3]", reply.path("publications").findValuesAsText("n").toString());
+    }
+
+    @Test
+    void presenceAndHistory() throws Exception {
+        var room = Support.unused("kept:");
+        var watch = online(Support.NODE_A, "/ws", "ann");
+        watch.say(subscribe(2, room));
+        watch.answer(2);
+        var other = online(Support.NODE_B, "/ws", "ben");
+        other.say(subscribe(2, room));
+        other.answer(2);
+        watch.hears("the join", object -> object.at("/push/join/info/user").asText().equals("ben"));
+        watch.say("{\"id\":3,\"presence\":{\"channel\":\"" + room + "\"}}");
+        var users = watch.answer(3).at("/presence/presence").findValuesAsText("user");
+        assertEquals(Set.of("ann", "ben"), Set.copyOf(users));
+        other.say(publish(3, room, "{\"n\":1}"));
+        other.answer(3);
+        watch.say("{\"id\":4,\"history\":{\"channel\":\"" + room + "\",\"limit\":9}}");
+        assertEquals("[1]", watch.answer(4).at("/history/publications").findValuesAsText("n").toString());
+        other.say("{\"id\":4,\"unsubscribe\":{\"channel\":\"" + room + "\"}}");
+        watch.hears("the leave", object -> object.at("/push/leave/info/user").asText().equals("ben"));
+    }
+
+    /** The backend commands one node, the client is at the other. */
+    @Test
+    void commandedByTheBackend() throws Exception {
+        String room = Support.unused("interop-"), closed = Support.unused("closed:");
+        var plain = open(Support.NODE_B, "/ws", Support.tokenOf("ann"), false);
+        plain.say("{\"id\":1,\"connect\":{}}");
+        var id = plain.answer(1).at("/connect/client").asText();
+        plain.say(subscribe(2, room));
+        plain.answer(2);
+        plain.say("{\"id\":3,\"rpc\":{\"method\":\"echo\",\"data\":[1,2]}}");
+        assertEquals("{\"user\":\"ann\",\"data\":[1,2]}", plain.answer(3).at("/rpc/data").toString());
+        Support.call("publish", Map.of("channel", room, "data", Map.of("n", 1)));
+        assertEquals(1, plain.publication().at("/data/n").asInt());
+        Support.call("unsubscribe", Map.of("client", id, "channel", room));
+        var end = plain.hears("the end of the subscription", object -> object.at("/push/unsubscribe").isObject());
+        assertEquals(2000, end.at("/push/unsubscribe/code").asInt());
+        Support.call("subscribe", Map.of("client", id, "channel", closed));
+        plain.hears("the subscription", object -> object.at("/push/subscribe").isObject());
+        Support.call("disconnect", Map.of("client", id, "disconnect", Map.of("code", 4500, "reason", "banned")));
+        assertEquals(new CloseStatus(4500, "banned"), Support.await("the end", plain.closed));
+    }
+
+    @Test
+    void tokensAreRenewed() throws Exception {
+        var room = Support.unused("closed:");
+        var soon = Map.<String, Object>of("sub", "ann", "exp", Support.now() + 60);
+        var plain = open(Support.NODE_B, "/ws", Support.token(soon), false);
+        plain.say("{\"id\":1,\"connect\":{}}");
+        assertTrue(plain.answer(1).at("/connect/ttl").asInt() <= 60);
+        plain.say("{\"id\":2,\"refresh\":{\"token\":\"" + Support.tokenOf("ann") + "\"}}");
+        assertTrue(plain.answer(2).at("/refresh/ttl").asInt() > 60);
+        var seat = Map.<String, Object>of("sub", "ann", "channel", room);
+        plain.say("{\"id\":3,\"subscribe\":{\"channel\":\"" + room + "\",\"token\":\"" + Support.token(seat) + "\"}}");
+        assertTrue(plain.answer(3).at("/subscribe/ttl").asInt() > 60);
+        plain.say("{\"id\":4,\"sub_refresh\":{\"channel\":\"" + room + "\",\"token\":\"" + Support.token(seat) + "\"}}");
+        assertTrue(plain.answer(4).at("/sub_refresh/ttl").asInt() > 60);
     }
 
     @Test

@@ -1,4 +1,5 @@
 import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import java.io.IOException;
 import java.io.InputStream;
@@ -6,7 +7,12 @@ import java.io.OutputStream;
 import java.net.InetAddress;
 import java.net.ServerSocket;
 import java.net.Socket;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
 import java.nio.charset.StandardCharsets;
+import java.time.Duration;
 import java.time.Instant;
 import java.util.ArrayList;
 import java.util.Base64;
@@ -24,7 +30,9 @@ import org.junit.jupiter.api.Assertions;
 /** What the tests need beside the clients: tokens, waiting, and a cable that can be cut. */
 final class Support {
     static final String NODE_A = System.getenv("INTEROP_A");
-    static final String NODE_B = System.getenv("INTEROP_B");
+    private static final boolean ALONE = System.getenv("INTEROP_REDIS_URL").isEmpty();
+    /** The other node, where there is one. */
+    static final String NODE_B = ALONE ? NODE_A : System.getenv("INTEROP_B");
     static final ObjectMapper JSON = new ObjectMapper();
     static final int PATIENCE_S = 20;
     private static final String SECRET = System.getenv("INTEROP_SECRET");
@@ -49,6 +57,20 @@ final class Support {
 
     static String tokenOf(String user) {
         return token(Map.of("sub", user, "info", Map.of("name", user)));
+    }
+
+    /** Calls a method of the server API at node `a`, and returns its result. */
+    static JsonNode call(String method, Map<String, Object> request) throws Exception {
+        var uri = URI.create("http://" + System.getenv("INTEROP_A_INTERNAL") + "/api/" + method);
+        var post = HttpRequest.newBuilder(uri)
+                .header("X-API-Key", System.getenv("INTEROP_API_KEY"))
+                .POST(HttpRequest.BodyPublishers.ofByteArray(JSON.writeValueAsBytes(request)))
+                .timeout(Duration.ofSeconds(PATIENCE_S))
+                .build();
+        var answer = HttpClient.newHttpClient().send(post, HttpResponse.BodyHandlers.ofString());
+        var object = JSON.readTree(answer.body());
+        Assertions.assertTrue(object.has("result"), answer.body());
+        return object.get("result");
     }
 
     static long now() {
@@ -101,7 +123,13 @@ final class Support {
                 return;
             }
             var place = target.split(":");
-            var far = new Socket(place[0], Integer.parseInt(place[1]));
+            Socket far;
+            try {
+                far = new Socket(place[0], Integer.parseInt(place[1]));
+            } catch (IOException nobodyListens) {
+                near.close();
+                return;
+            }
             open.addAll(List.of(near, far));
             inBackground(() -> pass(near, far, up));
             inBackground(() -> pass(far, near, new AtomicInteger()));
