@@ -224,12 +224,15 @@ mod tests {
 
     use super::*;
 
+    /// A read that nobody has answered yet.
+    type Read = (oneshot::Sender<Result<Slice, BrokerError>>, Page);
+
     /// A room with so many publications whose reads wait for the test.
     #[derive(Default)]
     struct Slow {
         top: Mutex<u64>,
         asked: Mutex<Vec<Page>>,
-        waiting: Mutex<VecDeque<(oneshot::Sender<Result<Slice, BrokerError>>, Page)>>,
+        waiting: Mutex<VecDeque<Read>>,
         prompt: bool,
     }
 

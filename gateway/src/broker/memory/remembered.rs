@@ -281,7 +281,7 @@ mod tests {
         let page = Page { since: None, limit: 1, reverse: true, meta_ttl: KEEP.meta_ttl };
         let kept = remembered.read(&page, now).publications;
         let delivered = delivered.expect("made now").publication;
-        assert_eq!(kept, [delivered.clone()]);
+        assert_eq!(kept, std::slice::from_ref(&delivered));
         assert_ne!(kept[0].data.as_ptr(), delivered.data.as_ptr());
     }
 }
