@@ -81,7 +81,8 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<Running> {
     let (connections, services) = (TaskTracker::new(), TaskTracker::new());
     let (accepting, serving) = (CancellationToken::new(), CancellationToken::new());
 
-    let hub = Arc::new(Hub::new(settings.hub.inbox_size, metrics.clone(), services.clone()));
+    let hub = Hub::new(settings.hub.inbox_size, metrics.clone(), services.clone());
+    let hub = Arc::new(hub.compressing_from(settings.websocket.compression_min_size));
     let broker = broker(&settings, hub.clone(), &metrics, &services, &serving)?;
     let control = broker.control.clone();
     let presence = broker.presence.clone();

@@ -123,6 +123,11 @@ section! {
     WebSocket {
         /// Size of one message of a client, beyond which it is closed (1009).
         message_size_limit: usize = "64KB",
+        /// Whether messages may be compressed (permessage-deflate) with clients that offer it: less on the wire for more CPU,
+        /// once for each publication and kind of client.
+        compression: bool = "false",
+        /// Size of a publication's message from which it is compressed.
+        compression_min_size: usize = "256",
         /// How long the last words to a client may take to be written when its connection ends, over any transport.
         write_timeout: Duration = "1s",
     }

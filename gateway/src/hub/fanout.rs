@@ -104,7 +104,7 @@ async fn turn(run: Vec<Event>, room: &Arc<Room>) {
 pub(super) fn begin(run: Vec<Event>, room: &Arc<Room>) -> (Joined, Segments) {
     let run = Arc::new(run);
     let turn = room.begin(&run);
-    let joined = Joined::new(room.name().clone(), run, &turn);
+    let joined = Joined::new(room.name().clone(), run, &turn, room.jobs.compress_from);
     hand_to_late(&joined, &turn.late, room);
     (joined, turn.segments)
 }

@@ -12,6 +12,11 @@ use roomcast_shared::{
     publication::Publication,
 };
 
+use super::deflate::deflate;
+
+/// The bit of a frame's first byte that says its message is compressed (RFC 7692, section 6).
+const COMPRESSED: u8 = 0x40;
+
 /// Operation code of a WebSocket frame (RFC 6455, section 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -38,6 +43,10 @@ pub enum Wire {
     JsonWebSocket,
     /// Protobuf in binary frames.
     ProtobufWebSocket,
+    /// As `JsonWebSocket`, publications compressed.
+    JsonDeflated,
+    /// As `ProtobufWebSocket`, publications compressed.
+    ProtobufDeflated,
     /// JSON texts, a newline behind each.
     JsonStream,
     /// Protobuf messages, each behind its length.
@@ -48,6 +57,10 @@ pub enum Wire {
     UniJsonWebSocket,
     /// As `ProtobufWebSocket`, for a client that only listens.
     UniProtobufWebSocket,
+    /// As `JsonDeflated`, for a client that only listens.
+    UniJsonDeflated,
+    /// As `ProtobufDeflated`, for a client that only listens.
+    UniProtobufDeflated,
     /// As `JsonStream`, for a client that only listens.
     UniJsonStream,
     /// As `ProtobufStream`, for a client that only listens.
@@ -71,14 +84,18 @@ enum Framing {
 
 impl Wire {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::JsonWebSocket,
         Self::ProtobufWebSocket,
+        Self::JsonDeflated,
+        Self::ProtobufDeflated,
         Self::JsonStream,
         Self::ProtobufStream,
         Self::JsonEvents,
         Self::UniJsonWebSocket,
         Self::UniProtobufWebSocket,
+        Self::UniJsonDeflated,
+        Self::UniProtobufDeflated,
         Self::UniJsonStream,
         Self::UniProtobufStream,
         Self::UniJsonEvents,
@@ -89,9 +106,12 @@ impl Wire {
     /// The encoding of the messages.
     pub fn encoding(self) -> Encoding {
         match self {
-            Self::ProtobufWebSocket | Self::ProtobufStream | Self::UniProtobufWebSocket | Self::UniProtobufStream => {
-                Encoding::Protobuf
-            }
+            Self::ProtobufWebSocket
+            | Self::ProtobufDeflated
+            | Self::ProtobufStream
+            | Self::UniProtobufWebSocket
+            | Self::UniProtobufDeflated
+            | Self::UniProtobufStream => Encoding::Protobuf,
             _ => Encoding::Json,
         }
     }
@@ -109,19 +129,43 @@ impl Wire {
     /// Name of the transport, as backends are told it.
     pub fn transport(self) -> &'static str {
         match self {
-            Self::JsonWebSocket | Self::ProtobufWebSocket => "websocket",
+            Self::JsonWebSocket | Self::ProtobufWebSocket | Self::JsonDeflated | Self::ProtobufDeflated => "websocket",
             Self::JsonStream | Self::ProtobufStream => "http_stream",
             Self::JsonEvents => "sse",
-            Self::UniJsonWebSocket | Self::UniProtobufWebSocket => "uni_websocket",
+            Self::UniJsonWebSocket | Self::UniProtobufWebSocket | Self::UniJsonDeflated | Self::UniProtobufDeflated => {
+                "uni_websocket"
+            }
             Self::UniJsonStream | Self::UniProtobufStream => "uni_http_stream",
             Self::UniJsonEvents => "uni_sse",
         }
     }
 
+    /// The same for a client of this kind with which compression was agreed on.
+    #[must_use]
+    pub fn deflated(self) -> Self {
+        match self {
+            Self::JsonWebSocket => Self::JsonDeflated,
+            Self::ProtobufWebSocket => Self::ProtobufDeflated,
+            Self::UniJsonWebSocket => Self::UniJsonDeflated,
+            Self::UniProtobufWebSocket => Self::UniProtobufDeflated,
+            other => other,
+        }
+    }
+
+    /// Whether compression was agreed on.
+    pub fn is_deflated(self) -> bool {
+        matches!(self, Self::JsonDeflated | Self::ProtobufDeflated | Self::UniJsonDeflated | Self::UniProtobufDeflated)
+    }
+
     fn framing(self) -> Framing {
         match self {
-            Self::JsonWebSocket | Self::UniJsonWebSocket => Framing::WebSocket(Opcode::Text),
-            Self::ProtobufWebSocket | Self::UniProtobufWebSocket => Framing::WebSocket(Opcode::Binary),
+            Self::JsonWebSocket | Self::JsonDeflated | Self::UniJsonWebSocket | Self::UniJsonDeflated => {
+                Framing::WebSocket(Opcode::Text)
+            }
+            Self::ProtobufWebSocket
+            | Self::ProtobufDeflated
+            | Self::UniProtobufWebSocket
+            | Self::UniProtobufDeflated => Framing::WebSocket(Opcode::Binary),
             Self::JsonStream | Self::UniJsonStream => Framing::Line,
             Self::ProtobufStream | Self::UniProtobufStream => Framing::None,
             Self::JsonEvents | Self::UniJsonEvents => Framing::Event,
@@ -141,6 +185,28 @@ impl Wire {
             Framing::Line => out.push(b'\n'),
             Framing::WebSocket(_) | Framing::None => {}
         }
+    }
+
+    /// Appends a message in its frame, compressed where that was agreed on, it has at least `least` bytes and it gets shorter.
+    pub fn put_compressed(self, message: &[u8], least: usize, out: &mut Vec<u8>) {
+        if self.is_deflated() && message.len() >= least {
+            let payload = deflate(message);
+            if payload.len() < message.len() {
+                return self.put_payload(&payload, out);
+            }
+        }
+        self.put_message(message, out);
+    }
+
+    /// The same whatever it has and becomes.
+    pub fn put_deflated(self, message: &[u8], out: &mut Vec<u8>) {
+        self.put_payload(&deflate(message), out);
+    }
+
+    fn put_payload(self, compressed: &[u8], out: &mut Vec<u8>) {
+        let begin = out.len();
+        self.put_message(compressed, out);
+        out[begin] |= COMPRESSED;
     }
 
     /// Appends one reply in its frame. A client that only listens is told the push in it, and the answer to its connect as
@@ -165,8 +231,11 @@ impl Wire {
     /// A ping of the protocol in its frame.
     pub fn ping(self) -> &'static [u8] {
         match self {
-            Self::JsonWebSocket | Self::UniJsonWebSocket => b"\x81\x02{}",
-            Self::ProtobufWebSocket | Self::UniProtobufWebSocket => b"\x82\x01\x00",
+            Self::JsonWebSocket | Self::JsonDeflated | Self::UniJsonWebSocket | Self::UniJsonDeflated => b"\x81\x02{}",
+            Self::ProtobufWebSocket
+            | Self::ProtobufDeflated
+            | Self::UniProtobufWebSocket
+            | Self::UniProtobufDeflated => b"\x82\x01\x00",
             Self::JsonStream | Self::UniJsonStream => b"{}\n",
             Self::ProtobufStream | Self::UniProtobufStream => b"\x00",
             Self::JsonEvents | Self::UniJsonEvents => b"data: {}\n\n",
@@ -253,6 +322,7 @@ mod tests {
         let protobuf = "\x0b\x12\x01a\"\x06\"\x04[\n1]";
         let cases = [
             (Wire::JsonWebSocket, framed('\u{81}', reply)),
+            (Wire::JsonDeflated, framed('\u{81}', reply)),
             (Wire::JsonStream, format!("{reply}\n")),
             (Wire::JsonEvents, format!("data: {reply}\n\n")),
             (Wire::ProtobufWebSocket, framed('\u{82}', &format!("\x0d\"{protobuf}"))),
@@ -270,6 +340,25 @@ mod tests {
             wire.put_message(&message, &mut out);
             let said: String = out.into_iter().map(char::from).collect();
             assert_eq!(said, expected, "{wire:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_worth_it_is_compressed_where_that_was_agreed_on() {
+        let message = "to be or not to be ".repeat(10);
+        for wire in Wire::ALL {
+            let (mut plain, mut long, mut short) = (Vec::new(), Vec::new(), Vec::new());
+            wire.put_message(message.as_bytes(), &mut plain);
+            wire.put_compressed(message.as_bytes(), message.len(), &mut long);
+            wire.put_compressed(message.as_bytes(), message.len() + 1, &mut short);
+            assert_eq!(short, plain);
+            assert_eq!(wire.deflated().is_deflated(), wire.is_websocket());
+            if wire.is_deflated() {
+                assert_eq!(long[0], plain[0] | COMPRESSED);
+                assert_eq!((usize::from(long[1]), long.len() * 2 < plain.len()), (long.len() - 2, true));
+            } else {
+                assert_eq!(long, plain);
+            }
         }
     }
 

@@ -236,7 +236,7 @@ impl World {
             Delivery::Runs(mut runs) => {
                 let run = Arc::new(runs.pop_front().expect("a run is left"));
                 let turn = self.room.begin(&run);
-                let joined = Joined::new(self.room.name().clone(), run, &turn);
+                let joined = Joined::new(self.room.name().clone(), run, &turn, usize::MAX);
                 Delivery::Begun(Box::new((joined, turn)), runs)
             }
             Delivery::Begun(begun, runs) => {

@@ -53,6 +53,7 @@ pub(super) struct Joined {
     events: Arc<Vec<Event>>,
     /// Somebody comes or goes in them.
     moves: bool,
+    compress_from: usize,
     plain: Buffers,
     groups: Vec<Option<Box<Grouped>>>,
 }
@@ -78,11 +79,13 @@ enum Form {
 }
 
 impl Joined {
-    pub(super) fn new(room: Arc<str>, events: Arc<Vec<Event>>, turn: &Turn) -> Self {
+    /// The events of a run as the seats of `turn` hear them; publications of `compress_from` bytes and more are compressed for
+    /// those that take it.
+    pub(super) fn new(room: Arc<str>, events: Arc<Vec<Event>>, turn: &Turn, compress_from: usize) -> Self {
         let moves = events.iter().any(|event| !matches!(event, Event::Publication(_)));
         let group = |group: &Arc<Group>| Box::new(Grouped::new(group, &events, turn.first));
         let groups = turn.groups.iter().map(|slot| slot.as_ref().map(group)).collect();
-        Self { room, events, moves, plain: no_buffers(), groups }
+        Self { room, events, moves, compress_from, plain: no_buffers(), groups }
     }
 
     /// What a seat hears that hears all its group does.
@@ -120,7 +123,7 @@ impl Joined {
     }
 
     fn encode(&self, seat: &Seat, form: impl Fn(usize, &Said) -> Form) -> Buffer {
-        let mut writer = Writer::new(&self.room, seat.wire, self.events.iter().map(size_hint).sum());
+        let mut writer = Writer::new(self, seat.wire);
         let mut place = 0;
         for event in &**self.events {
             let fits = match event {
@@ -175,6 +178,8 @@ impl Form {
 struct Writer<'a> {
     room: &'a str,
     wire: Wire,
+    /// Publications of so many bytes and more are compressed where that was agreed on.
+    compress_from: usize,
     bytes: Vec<u8>,
     message: Vec<u8>,
     moves: Vec<u8>,
@@ -183,9 +188,12 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(room: &'a str, wire: Wire, size: usize) -> Self {
+    fn new(joined: &'a Joined, wire: Wire) -> Self {
+        let size = joined.events.iter().map(size_hint).sum();
         let (bytes, message) = (Vec::with_capacity(size), Vec::with_capacity(512));
-        Self { room, wire, bytes, message, moves: Vec::new(), newest: 0..0, publications: 0 }
+        let Joined { room, compress_from, .. } = joined;
+        let compress_from = *compress_from;
+        Self { room, wire, compress_from, bytes, message, moves: Vec::new(), newest: 0..0, publications: 0 }
     }
 
     /// Whether this kind of client can be told it.
@@ -202,7 +210,7 @@ impl<'a> Writer<'a> {
         let fits = self.wire.encode_publication(self.room, &publication, &mut self.message);
         if fits {
             let begin = self.bytes.len();
-            self.wire.put_message(&self.message, &mut self.bytes);
+            self.wire.put_compressed(&self.message, self.compress_from, &mut self.bytes);
             self.newest = begin..self.bytes.len();
             self.publications += 1;
         }

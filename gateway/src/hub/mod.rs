@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::metrics::Metrics;
 
 mod aside;
+mod deflate;
 mod fanout;
 mod frame;
 mod group;
@@ -77,6 +78,8 @@ struct Jobs {
     sessions: Arc<Sessions>,
     /// Bytes of publications that may wait in one room before those who deliver have to wait.
     inbox_limit: usize,
+    /// Size of a publication's message from which it is compressed for those who take that.
+    compress_from: usize,
 }
 
 impl Hub {
@@ -87,9 +90,17 @@ impl Hub {
         Self {
             rooms: (0..SHARDS).map(|_| Mutex::new(HashMap::with_hasher(hasher.clone()))).collect(),
             hasher,
-            jobs: Arc::new(Jobs { metrics, tracker, sessions: sessions.clone(), inbox_limit }),
+            jobs: Arc::new(Jobs { metrics, tracker, sessions: sessions.clone(), inbox_limit, compress_from: 0 }),
             sessions,
         }
+    }
+
+    /// The same, compressing publications whose messages have at least so many bytes, for clients that take it.
+    #[must_use]
+    pub fn compressing_from(mut self, size: usize) -> Self {
+        let jobs = Arc::get_mut(&mut self.jobs).expect("rooms share it, and there are none yet");
+        jobs.compress_from = size;
+        self
     }
 
     /// The room of that name, made if it is not there yet.
@@ -219,7 +230,7 @@ mod testing {
     impl Jobs {
         pub(super) fn idle() -> Self {
             let (metrics, sessions) = (Arc::new(Metrics::new()), Arc::default());
-            Self { metrics, tracker: TaskTracker::new(), sessions, inbox_limit: usize::MAX }
+            Self { metrics, tracker: TaskTracker::new(), sessions, inbox_limit: usize::MAX, compress_from: 0 }
         }
     }
 

@@ -194,8 +194,8 @@ impl Clock {
     fn ping_frame(&self) -> &'static [u8] {
         match (self.heartbeat, self.wire) {
             (Heartbeat::Transport, _) => PING,
-            (Heartbeat::Protocol, Wire::UniJsonWebSocket) => b"\x81\x02{}\x89\x00",
-            (Heartbeat::Protocol, Wire::UniProtobufWebSocket) => b"\x82\x01\x00\x89\x00",
+            (Heartbeat::Protocol, Wire::UniJsonWebSocket | Wire::UniJsonDeflated) => b"\x81\x02{}\x89\x00",
+            (Heartbeat::Protocol, Wire::UniProtobufWebSocket | Wire::UniProtobufDeflated) => b"\x82\x01\x00\x89\x00",
             (Heartbeat::Protocol, wire) => wire.ping(),
         }
     }
@@ -213,7 +213,7 @@ mod tests {
     fn listeners_on_a_websocket_are_pinged_by_both() {
         for wire in Wire::ALL {
             let expected = match wire {
-                Wire::UniJsonWebSocket | Wire::UniProtobufWebSocket => [wire.ping(), PING].concat(),
+                listens if listens.is_unidirectional() && listens.is_websocket() => [wire.ping(), PING].concat(),
                 _ => wire.ping().to_vec(),
             };
             assert_eq!(clock(Heartbeat::Protocol, wire).ping_frame(), expected, "{wire:?}");

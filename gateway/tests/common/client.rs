@@ -19,7 +19,7 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// A frame as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Operation code; 1 text, 2 binary, 8 close, 9 ping, 10 pong.
+    /// Operation code; 1 text, 2 binary, 8 close, 9 ping, 10 pong. With bit 0x40 (RSV1) where the payload is compressed.
     pub opcode: u8,
     /// Unmasked payload.
     pub payload: Vec<u8>,
@@ -263,5 +263,5 @@ fn parse(bytes: &[u8]) -> Option<(Frame, usize)> {
     };
     let payload = rest.get(..length)?.to_vec();
     let whole = bytes.len() - rest.len() + length;
-    Some((Frame { opcode: first & 0x0F, payload }, whole))
+    Some((Frame { opcode: first & 0x7F, payload }, whole))
 }

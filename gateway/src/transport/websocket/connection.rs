@@ -92,12 +92,13 @@ impl Connection {
     ) -> Self {
         let settings = &context.settings;
         let outbox = Arc::new(Outbox::new(Socket(stream), settings.client.queue_max_size));
+        let deflate = admission.wire.is_deflated();
         let session = Session::new(context.clone(), outbox.clone(), admission);
         Self {
             timer: Box::pin(sleep_until(session.deadline())),
             outbox,
             phase: Phase::Open(Box::new(session)),
-            reader: Reader::new(settings.websocket.message_size_limit),
+            reader: Reader::new(settings.websocket.message_size_limit, deflate),
             partial: read.to_vec(),
             write_timeout: settings.websocket.write_timeout,
             _place: place,
@@ -205,7 +206,7 @@ impl Connection {
             taken += size;
             match event {
                 None => {}
-                Some(Event::Message(message)) => {
+                Some(Event::Message(_, message)) => {
                     if !pongs.is_empty() {
                         self.outbox.write(pongs);
                         pongs.clear();

@@ -1,8 +1,9 @@
 //! Reading of RFC 6455 frames: pure, from bytes to messages. Strict: whatever the protocol forbids ends with its close code.
-//! A whole frame is read in place; only what is not whole yet is kept.
+//! A whole frame is read in place; only what is not whole yet, or was compressed, is kept.
 
 use roomcast_shared::protocol::code::Disconnect;
 
+use super::deflate::{Inflated, inflate};
 use crate::hub::Opcode;
 
 const PROTOCOL_ERROR: u16 = 1002;
@@ -15,8 +16,8 @@ const LONGEST_CONTROL: u64 = 125;
 /// Something a client said.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Event<'a> {
-    /// A whole message, text checked to be UTF-8.
-    Message(&'a [u8]),
+    /// A whole message, text or binary; text is checked to be UTF-8.
+    Message(Opcode, &'a [u8]),
     /// A ping, to be answered with the same payload.
     Ping(&'a [u8]),
     /// A pong.
@@ -30,6 +31,8 @@ pub(super) enum Event<'a> {
 pub(super) struct Reader {
     /// Most bytes of a message.
     limit: usize,
+    /// Messages may be compressed: the handshake has agreed on it.
+    inflates: bool,
     /// The fragments of a message so far.
     fragments: Option<Box<Fragments>>,
 }
@@ -37,6 +40,7 @@ pub(super) struct Reader {
 #[derive(Debug)]
 struct Fragments {
     text: bool,
+    compressed: bool,
     data: Vec<u8>,
     /// So much of `data` is known to be UTF-8.
     valid: usize,
@@ -46,6 +50,8 @@ struct Fragments {
 #[derive(Clone, Copy, Debug)]
 struct Header {
     fin: bool,
+    /// The message that begins with this frame is compressed (RFC 7692, section 6).
+    compressed: bool,
     opcode: Opcode,
     mask: [u8; 4],
     /// Bytes of the header itself.
@@ -55,9 +61,10 @@ struct Header {
 }
 
 impl Reader {
-    /// A reader of messages of at most `limit` bytes.
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, fragments: None }
+    /// A reader of messages of at most `limit` bytes, before and after they are inflated; `inflates` where the handshake has
+    /// agreed that they may be compressed.
+    pub(super) fn new(limit: usize, inflates: bool) -> Self {
+        Self { limit, inflates, fragments: None }
     }
 
     /// Reads one frame from the beginning of `bytes` and gives how many bytes it took and what was said by it, if it was the
@@ -70,7 +77,7 @@ impl Reader {
         bytes: &'a mut [u8],
     ) -> Result<Option<(usize, Option<Event<'a>>)>, Disconnect> {
         let begun = self.fragments.as_ref().map(|fragments| fragments.data.len());
-        let Some(header) = header(bytes, self.limit, begun)? else { return Ok(None) };
+        let Some(header) = header(bytes, self, begun)? else { return Ok(None) };
         let end = header.size + header.length;
         let Some(payload) = bytes.get_mut(header.size..end) else { return Ok(None) };
         unmask(payload, header.mask);
@@ -78,19 +85,19 @@ impl Reader {
             Opcode::Ping => Some(Event::Ping(payload)),
             Opcode::Pong => Some(Event::Pong),
             Opcode::Close => Some(Event::Close(close_code(payload)?)),
-            Opcode::Text | Opcode::Binary if header.fin => {
+            Opcode::Text | Opcode::Binary if header.fin && !header.compressed => {
                 if header.opcode == Opcode::Text && simdutf8::basic::from_utf8(payload).is_err() {
                     return Err(not_utf8());
                 }
                 // A message of one frame is not kept: what was kept of others belongs to them.
-                Some(Event::Message(payload))
+                Some(Event::Message(header.opcode, payload))
             }
             Opcode::Text | Opcode::Binary | Opcode::Continuation => {
                 self.gather(header, payload)?;
                 if !header.fin {
                     return Ok(Some((end, None)));
                 }
-                self.whole()
+                self.whole()?
             }
         };
         Ok(Some((end, event)))
@@ -105,16 +112,21 @@ impl Reader {
 
     fn gather(&mut self, header: Header, payload: &[u8]) -> Result<(), Disconnect> {
         let fragments = self.fragments.get_or_insert_with(|| {
-            Box::new(Fragments { text: header.opcode == Opcode::Text, data: Vec::new(), valid: 0 })
+            let (text, compressed) = (header.opcode == Opcode::Text, header.compressed);
+            Box::new(Fragments { text, compressed, data: Vec::new(), valid: 0 })
         });
         fragments.data.extend_from_slice(payload);
-        fragments.check_utf8(header.fin)
+        if fragments.compressed { Ok(()) } else { fragments.check_utf8(header.fin) }
     }
 
-    fn whole(&mut self) -> Option<Event<'_>> {
-        let fragments = self.fragments.as_mut()?;
+    fn whole(&mut self) -> Result<Option<Event<'_>>, Disconnect> {
+        let Some(fragments) = self.fragments.as_mut() else { return Ok(None) };
+        if fragments.compressed {
+            fragments.inflate(self.limit)?;
+        }
         fragments.valid = usize::MAX;
-        Some(Event::Message(&fragments.data))
+        let opcode = if fragments.text { Opcode::Text } else { Opcode::Binary };
+        Ok(Some(Event::Message(opcode, &fragments.data)))
     }
 }
 
@@ -122,6 +134,16 @@ impl Fragments {
     /// Whether the message was told already.
     fn is_whole(&self) -> bool {
         self.valid == usize::MAX
+    }
+
+    /// Puts the message in the place of its compressed bytes.
+    fn inflate(&mut self, limit: usize) -> Result<(), Disconnect> {
+        self.data = match inflate(std::mem::take(&mut self.data), limit) {
+            Inflated::Whole(data) => data,
+            Inflated::TooBig => return Err(too_big(limit)),
+            Inflated::Broken => return Err(Disconnect::new(INVALID_PAYLOAD, "compressed data that cannot be read")),
+        };
+        self.check_utf8(true)
     }
 
     /// Checks what came new; the last character may go on in the next fragment.
@@ -139,9 +161,11 @@ impl Fragments {
 }
 
 /// Reads a header. `begun` is how much there is of a fragmented message already.
-fn header(bytes: &[u8], limit: usize, begun: Option<usize>) -> Result<Option<Header>, Disconnect> {
+fn header(bytes: &[u8], reader: &Reader, begun: Option<usize>) -> Result<Option<Header>, Disconnect> {
     let [first, second, rest @ ..] = bytes else { return Ok(None) };
+    let limit = reader.limit;
     let (fin, opcode) = opening(*first, begun.is_some())?;
+    let compressed = compressed(*first, opcode, reader.inflates)?;
     if second & 0x80 == 0 {
         return Err(violation("frames of a client have to be masked"));
     }
@@ -156,13 +180,10 @@ fn header(bytes: &[u8], limit: usize, begun: Option<usize>) -> Result<Option<Hea
     }
     let Some((mask, rest)) = rest.split_first_chunk() else { return Ok(None) };
     let length = usize::try_from(length).map_err(|_| too_big(limit))?;
-    Ok(Some(Header { fin, opcode, mask: *mask, size: bytes.len() - rest.len(), length }))
+    Ok(Some(Header { fin, compressed, opcode, mask: *mask, size: bytes.len() - rest.len(), length }))
 }
 
 fn opening(first: u8, in_message: bool) -> Result<(bool, Opcode), Disconnect> {
-    if first & 0x70 != 0 {
-        return Err(violation("reserved bits are set, and no extension was agreed on"));
-    }
     let opcode = match first & 0x0F {
         0x0 if !in_message => return Err(violation("a continuation without a message")),
         0x1 | 0x2 if in_message => return Err(violation("a new message before the last one ended")),
@@ -175,6 +196,18 @@ fn opening(first: u8, in_message: bool) -> Result<(bool, Opcode), Disconnect> {
         _ => return Err(violation("a reserved opcode")),
     };
     Ok((first & 0x80 != 0, opcode))
+}
+
+/// Whether a frame begins a compressed message. Of the reserved bits only the first has a meaning, only where compression was
+/// agreed on, and only in the first frame of a message (RFC 7692, section 6.1).
+fn compressed(first: u8, opcode: Opcode, inflates: bool) -> Result<bool, Disconnect> {
+    let begins = matches!(opcode, Opcode::Text | Opcode::Binary);
+    match first & 0x70 {
+        0 => Ok(false),
+        0x40 if inflates && begins => Ok(true),
+        0x40 if inflates => Err(violation("only the first frame of a message says that it is compressed")),
+        _ => Err(violation("reserved bits are set, and no extension was agreed on")),
+    }
 }
 
 /// The payload's length, which has to be spelt in the fewest bytes (RFC 6455, section 5.2).
@@ -258,7 +291,7 @@ mod tests {
     impl From<Event<'_>> for Said {
         fn from(event: Event<'_>) -> Self {
             match event {
-                Event::Message(message) => Self::Message(message.to_vec()),
+                Event::Message(_, message) => Self::Message(message.to_vec()),
                 Event::Ping(payload) => Self::Ping(payload.to_vec()),
                 Event::Pong => Self::Pong,
                 Event::Close(code) => Self::Close(code),
@@ -340,7 +373,7 @@ mod tests {
     fn read(limit: usize, bytes: &[u8], splits: &[usize]) -> Result<Vec<Said>, Disconnect> {
         let mut splits: Vec<_> = splits.iter().map(|split| split % (bytes.len() + 1)).chain([bytes.len()]).collect();
         splits.sort_unstable();
-        let mut reader = Reader::new(limit);
+        let mut reader = Reader::new(limit, false);
         let (mut kept, mut begin, mut said) = (Vec::new(), 0, Vec::new());
         for split in splits {
             kept.extend_from_slice(&bytes[begin..split]);
@@ -433,14 +466,14 @@ mod tests {
 
     #[test]
     fn memory_of_fragments_is_given_back_with_the_message() {
-        let mut reader = Reader::new(100);
+        let mut reader = Reader::new(100, false);
         let mut bytes = Vec::new();
         put(0x01, b"one ", [5; 4], &mut bytes);
         put(0x80, b"two", [6; 4], &mut bytes);
         let first = reader.read(&mut bytes).unwrap().unwrap().0;
         assert!(reader.fragments.is_some());
         let (_, event) = reader.read(&mut bytes[first..]).unwrap().unwrap();
-        assert_eq!(event, Some(Event::Message(b"one two")));
+        assert_eq!(event, Some(Event::Message(Opcode::Text, b"one two")));
         reader.forget_message();
         assert!(reader.fragments.is_none());
     }

@@ -8,7 +8,7 @@ use http::{
 };
 use sha1::{Digest, Sha1};
 
-use super::super::admit::Denied;
+use super::{super::admit::Denied, deflate};
 use crate::hub::Wire;
 
 /// What the key is joined with before it is hashed (RFC 6455, section 1.3).
@@ -26,13 +26,15 @@ pub(super) struct Opening {
     pub(super) subprotocol: Option<&'static str>,
     /// How the client wants to be spoken to.
     pub(super) wire: Wire,
+    /// Compression was agreed on.
+    pub(super) deflate: bool,
     /// The client's own WebSocket answers pings, so that the protocol's are not needed.
     pub(super) transport_pings: bool,
 }
 
 impl Opening {
-    /// Reads the request of a client, which only listens or not.
-    pub(super) fn read(request: &Parts, listens: bool) -> Result<Self, Denied> {
+    /// Reads the request of a client, which only listens or not. `compresses` where compression is agreed on if it is offered.
+    pub(super) fn read(request: &Parts, listens: bool, compresses: bool) -> Result<Self, Denied> {
         let headers = &request.headers;
         if request.method != Method::GET {
             return Err(Denied::method("GET", "a WebSocket is opened with GET"));
@@ -55,15 +57,18 @@ impl Opening {
             Some(chosen) => chosen == PROTOBUF,
             None => has_pair(query, "format", "protobuf") || has_pair(query, "cf_protocol", "protobuf"),
         };
+        let deflate = compresses && deflate::is_offered(headers);
+        let plain = match (protobuf, listens) {
+            (false, false) => Wire::JsonWebSocket,
+            (true, false) => Wire::ProtobufWebSocket,
+            (false, true) => Wire::UniJsonWebSocket,
+            (true, true) => Wire::UniProtobufWebSocket,
+        };
         Ok(Self {
             accept,
             subprotocol,
-            wire: match (protobuf, listens) {
-                (false, false) => Wire::JsonWebSocket,
-                (true, false) => Wire::ProtobufWebSocket,
-                (false, true) => Wire::UniJsonWebSocket,
-                (true, true) => Wire::UniProtobufWebSocket,
-            },
+            wire: if deflate { plain.deflated() } else { plain },
+            deflate,
             transport_pings: has_pair(query, "cf_ws_frame_ping_pong", "true"),
         })
     }
@@ -127,18 +132,28 @@ mod tests {
 
     #[test]
     fn accepts_the_sample_of_the_rfc() {
-        let opening = Opening::read(&request(&GOOD), false).unwrap();
+        let opening = Opening::read(&request(&GOOD), false, false).unwrap();
         assert_eq!(opening.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
         assert_eq!(opening.wire, Wire::ProtobufWebSocket);
-        assert_eq!(Opening::read(&request(&GOOD), true).unwrap().wire, Wire::UniProtobufWebSocket);
+        assert_eq!(Opening::read(&request(&GOOD), true, false).unwrap().wire, Wire::UniProtobufWebSocket);
     }
 
     #[test]
     fn a_subprotocol_stands_before_the_query() {
         let mut pairs = GOOD.to_vec();
         pairs.push(("sec-websocket-protocol", "mqtt, centrifuge-json"));
-        let opening = Opening::read(&request(&pairs), false).unwrap();
+        let opening = Opening::read(&request(&pairs), false, false).unwrap();
         assert_eq!((opening.subprotocol, opening.wire), (Some(JSON), Wire::JsonWebSocket));
+    }
+
+    #[test]
+    fn compression_is_agreed_on_where_it_is_offered_and_turned_on() {
+        let mut pairs = GOOD.to_vec();
+        pairs.push(("sec-websocket-extensions", "permessage-deflate; client_max_window_bits"));
+        let read = |listens, compresses| Opening::read(&request(&pairs), listens, compresses).unwrap().wire;
+        assert_eq!(read(false, true), Wire::ProtobufDeflated);
+        assert_eq!(read(true, true), Wire::UniProtobufDeflated);
+        assert_eq!(read(false, false), Wire::ProtobufWebSocket);
     }
 
     #[test]
@@ -147,9 +162,14 @@ mod tests {
         for (place, status) in statuses.into_iter().chain([StatusCode::BAD_REQUEST]).enumerate() {
             let mut pairs = GOOD.to_vec();
             pairs.remove(place);
-            assert_eq!(Opening::read(&request(&pairs), false).unwrap_err().status, status, "without {}", GOOD[place].0);
+            assert_eq!(
+                Opening::read(&request(&pairs), false, true).unwrap_err().status,
+                status,
+                "without {}",
+                GOOD[place].0
+            );
         }
         let short = [GOOD[0], GOOD[1], GOOD[2], ("sec-websocket-key", "c2hvcnQ=")];
-        assert_eq!(Opening::read(&request(&short), false).unwrap_err().status, StatusCode::BAD_REQUEST);
+        assert_eq!(Opening::read(&request(&short), false, true).unwrap_err().status, StatusCode::BAD_REQUEST);
     }
 }

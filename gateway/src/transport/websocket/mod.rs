@@ -12,7 +12,7 @@ use axum::{
 };
 use http::{
     HeaderValue, StatusCode,
-    header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
+    header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE},
 };
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -26,6 +26,8 @@ use super::{
 use crate::session::{Admission, Heartbeat, Place};
 
 mod connection;
+mod deflate;
+pub mod echo;
 mod frame;
 mod handshake;
 
@@ -78,7 +80,8 @@ async fn answer(State(WebSockets(entrance, kind)): State<WebSockets>, request: R
 fn admit(entrance: &Arc<Entrance>, kind: Kind, request: Request) -> Result<Response, Denied> {
     entrance.check_open()?;
     let (mut head, _) = request.into_parts();
-    let opening = Opening::read(&head, kind == Kind::Listener)?;
+    let compresses = entrance.context.settings.websocket.compression;
+    let opening = Opening::read(&head, kind == Kind::Listener, compresses)?;
     let said = if kind == Kind::Listener { said_in(&head.uri)? } else { None };
     let Admitted { bearer, place, address, headers } = entrance.admit(&head)?;
     let native = kind == Kind::Plain || opening.transport_pings;
@@ -119,6 +122,9 @@ fn switching_protocols(opening: Opening) -> Response {
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, opening.accept);
+    if opening.deflate {
+        headers.insert(SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_static(deflate::AGREED));
+    }
     if let Some(subprotocol) = opening.subprotocol {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(subprotocol));
     }
