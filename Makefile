@@ -13,7 +13,7 @@ PYTEST := $(DEPLOY_TESTS)/.venv/bin/pytest --rootdir $(DEPLOY_TESTS) -c $(DEPLOY
 DEBUG_BIN := $(CURDIR)/target/debug/roomcast
 RELEASE_BIN := $(CURDIR)/target/release/roomcast
 
-.PHONY: help run test bench figures up tools deploy-tools fmt clippy doc unit binaries release interop browser deploy-check \
+.PHONY: help run test bench figures up tools deploy-tools fmt clippy doc unit binaries release interop browser autobahn deploy-check \
 	deploy-live deny
 
 help: ## This list
@@ -69,6 +69,10 @@ release: ## Programs as they are shipped
 
 interop: tools $(if $(ROOMCAST_BIN),,binaries) ## Official SDKs and clients without a library against two nodes
 	ROOMCAST_BIN="$(or $(ROOMCAST_BIN),$(DEBUG_BIN))" bash gateway/tests/interop/run.sh
+
+autobahn: tools ## The Autobahn suite against the WebSocket framing; `ALL=all` with its long messages, two minutes
+	cargo build --package roomcast --example ws_echo --locked
+	WS_ECHO_BIN="$(CURDIR)/target/debug/examples/ws_echo" gateway/tests/autobahn/run.sh $(ALL)
 
 browser: tools $(if $(ROOMCAST_BIN),,binaries) ## The playground in headless Chromium
 	ROOMCAST_BIN="$(or $(ROOMCAST_BIN),$(DEBUG_BIN))" bash gateway/tests/browser/run.sh

@@ -86,10 +86,11 @@ talking() {
     until ended unit; do sleep 0.2; done
     step interop binaries -- target interop ROOMCAST_BIN="$bin"
     step browser binaries -- target browser ROOMCAST_BIN="$bin"
+    step autobahn binaries -- target autobahn
     step deploy-live deploy-check release -- target deploy-live ROOMCAST_BIN="$PWD/target/release/roomcast"
 }
 
-steps=(fmt clippy doc deny tools deploy-tools deploy-check binaries unit interop browser release deploy-live)
+steps=(fmt clippy doc deny tools deploy-tools deploy-check binaries unit interop browser autobahn release deploy-live)
 installing &
 compiling &
 talking &
