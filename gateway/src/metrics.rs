@@ -25,6 +25,9 @@ pub struct Metrics {
     pub closes: IntCounterVec,
     /// `roomcast_commands_total{method,result}`: commands answered; `result` is `ok`, `error` or `disconnect`.
     pub commands: IntCounterVec,
+    /// `roomcast_rate_limited_total{limit}`: connections and commands refused because too many came in a second; `limit` is the
+    /// setting.
+    pub rate_limited: IntCounterVec,
     /// `roomcast_publications_total`: publications that arrived for rooms of this node.
     pub publications: IntCounter,
     /// `roomcast_deliveries_total`: publications handed to connections.
@@ -91,6 +94,7 @@ impl Metrics {
             upgrades_refused: counters(r, "upgrades_refused_total", "Requests of clients refused.", &["reason"]),
             closes: counters(r, "closes_total", "Connections ended, by close code.", &["code"]),
             commands: counters(r, "commands_total", "Commands of clients.", &["method", "result"]),
+            rate_limited: counters(r, "rate_limited_total", "Refused for coming too fast.", &["limit"]),
             publications: counter(r, "publications_total", "Publications that arrived for rooms of this node."),
             deliveries: counter(r, "deliveries_total", "Publications handed to connections."),
             delivered_bytes: counter(r, "delivered_bytes_total", "Bytes of publications handed to connections."),

@@ -30,7 +30,9 @@ pub use provenance::{Provenance, Source};
 pub use report::{describe, help, markdown_table, wrap};
 pub use rooms::{DataFormat, DeltaType, Namespace, RecoveryMode, RoomPattern, RoomRules, SlowConsumer};
 pub use secret::{Pem, RedisUrl, Secret};
-pub use settings::{Api, Channel, Client, Concluded, Http, Hub, Log, Ready, Redis, Settings, Shutdown, WebSocket};
+pub use settings::{
+    Api, Channel, Client, Concluded, Http, Hub, Limits, Log, Ready, Redis, Settings, Shutdown, WebSocket,
+};
 pub use tokens::{Auth, Flat, KeyUrl, NamedIssuer, Pattern, TokenKeys};
 pub use transports::Transports;
 pub use value::{LogFormat, LogLevel};

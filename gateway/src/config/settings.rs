@@ -43,6 +43,8 @@ section! {
         api: Api,
         /// What one client, or all clients of one node, may take.
         client: Client,
+        /// How much may be asked for in a second.
+        limits: Limits,
         /// The ways to connect.
         transports: Transports,
         /// The WebSocket transport.
@@ -115,6 +117,28 @@ section! {
         /// No token needed and every command allowed, for trying things out; on loopback addresses only. Not development
         /// mode: the page and the server API stay off unless they are set.
         insecure: bool = "false",
+    }
+}
+
+section! {
+    /// How much may be asked for in a second, in bursts of as much; 0 for no limit. Each node counts for itself.
+    Limits {
+        /// New connections from one address, or one /64 of IPv6; more are answered 429.
+        connects_per_address: u32 = "0",
+        /// Connections of one user; more are refused for the moment (error 111).
+        connects_per_user: u32 = "0",
+        /// Commands of one client; more are refused for the moment (error 111).
+        commands_per_client: u32 = "0",
+        /// The same for `publish` of one user over all of its connections. Whoever is anonymous is counted by connection.
+        publishes_per_user: u32 = "0",
+        /// The same for `subscribe`.
+        subscribes_per_user: u32 = "0",
+        /// The same for `history`.
+        histories_per_user: u32 = "0",
+        /// The same for `presence` and `presence_stats`.
+        presences_per_user: u32 = "0",
+        /// The same for `rpc`.
+        rpcs_per_user: u32 = "0",
     }
 }
 

@@ -142,6 +142,9 @@ impl Session {
             Err(refusal) => return self.refuse_connect(id, refusal, replies),
         };
         let identity = Arc::new(self.identity_of(&arrival, agent(request)));
+        if !self.context.limits.allow_user(&identity.user) {
+            return self.refuse_connect(id, Refusal::Error(ErrorCode::TOO_MANY_REQUESTS), replies);
+        }
         let limit = self.context.settings.client.user_connection_limit;
         let sessions = &self.context.node.hub().sessions;
         if sessions.connect(identity.clone(), limit).is_err() {

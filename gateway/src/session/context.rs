@@ -11,7 +11,7 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use prometheus::{IntCounter, IntCounterVec};
 
-use super::{Revoked, secret::SecretNames};
+use super::{Limits, Revoked, secret::SecretNames};
 use crate::{auth::Verifier, config::Settings, hooks::Hooks, metrics::Metrics, node::Node};
 
 /// What a session needs beside its own state.
@@ -32,6 +32,8 @@ pub struct Context {
     pub revoked: Revoked,
     /// Secret names of sessions, by which commands find those of them that cannot be spoken to otherwise.
     pub names: SecretNames,
+    /// How much may be asked for in a second.
+    pub limits: Limits,
     pub(super) commands: CommandCounts,
     draining: AtomicBool,
 }
@@ -41,9 +43,9 @@ impl Context {
     pub fn new(node: Arc<Node>, verifier: Option<Verifier>, settings: Arc<Settings>, metrics: Arc<Metrics>) -> Self {
         let commands = CommandCounts::new(&metrics.commands);
         let current = ArcSwap::new(settings.clone());
-        let names = SecretNames::default();
+        let (names, limits) = (SecretNames::default(), Limits::new(&settings.limits, &metrics));
         let (hooks, revoked, draining) = (None, Revoked::default(), AtomicBool::new(false));
-        Self { node, verifier, settings, current, metrics, hooks, revoked, names, commands, draining }
+        Self { node, verifier, settings, current, metrics, hooks, revoked, names, limits, commands, draining }
     }
 
     /// The same, asking a backend.

@@ -39,7 +39,7 @@ impl Session {
         Disconnect::BAD_REQUEST
     }
 
-    /// The table of commands.
+    /// Begins a command, where the client may say anything yet and not too much.
     fn begin(&mut self, command: Command, replies: &mut Replies<'_>) -> Result<Step, Disconnect> {
         let id = command.id;
         match &self.stage {
@@ -59,6 +59,19 @@ impl Session {
             self.clock.pong()?;
             return Ok(Step::Done);
         }
+        if !std::mem::take(&mut self.counted)
+            && let Some(method) = self.limited(&command)
+        {
+            return self.refused(id, method, ErrorCode::TOO_MANY_REQUESTS, replies);
+        }
+        let step = self.perform(command, replies);
+        self.counted = matches!(step, Ok(Step::Wait));
+        step
+    }
+
+    /// The table of commands.
+    fn perform(&mut self, command: Command, replies: &mut Replies<'_>) -> Result<Step, Disconnect> {
+        let id = command.id;
         if let Some(request) = command.subscribe {
             self.subscribe(id, *request, replies)
         } else if let Some(request) = command.publish {

@@ -39,6 +39,7 @@ mod gate;
 mod grant;
 mod history;
 mod keepalive;
+mod limits;
 mod local;
 mod mail;
 mod orders;
@@ -64,6 +65,7 @@ mod upstream;
 pub use context::Context;
 pub use gate::{Gate, GateClosed, Place};
 pub use keepalive::Heartbeat;
+pub use limits::Limits;
 pub use publish::is_fit;
 pub use revoked::Revoked;
 pub use rules::Rules;
@@ -112,6 +114,8 @@ pub struct Session {
     pending: Option<Box<Pending>>,
     /// What is left of a frame whose next command has to wait.
     backlog: Option<Box<[u8]>>,
+    /// That command was within the limits when it first wanted to begin.
+    counted: bool,
     /// It came without a token, so that none of it can be revoked.
     tokenless: bool,
     rare: Option<Box<Rare>>,
@@ -180,6 +184,7 @@ impl Session {
             clock,
             pending: None,
             backlog: None,
+            counted: false,
             tokenless: true,
             rare: Rare::with_headers(admission.headers),
         }

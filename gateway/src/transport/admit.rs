@@ -37,6 +37,12 @@ impl Denied {
         Self { allow, ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "handshake", body) }
     }
 
+    /// More connections of one address than may come in a second.
+    pub(super) fn too_many() -> Self {
+        let body = "too many new connections of this address in this second (limits.connects_per_address); try again";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "address_rate", body)
+    }
+
     pub(super) fn busy(reason: &'static str, body: &str) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, reason, body)
     }
@@ -50,7 +56,7 @@ impl From<Denied> for Response {
             StatusCode::METHOD_NOT_ALLOWED => (ALLOW, denied.allow),
             StatusCode::UPGRADE_REQUIRED => (SEC_WEBSOCKET_VERSION, "13"),
             StatusCode::UNAUTHORIZED => (WWW_AUTHENTICATE, "Bearer error=\"invalid_token\""),
-            StatusCode::SERVICE_UNAVAILABLE => (RETRY_AFTER, "1"),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => (RETRY_AFTER, "1"),
             _ => (CACHE_CONTROL, "no-store"),
         };
         response.headers_mut().insert(name, HeaderValue::from_static(value));

@@ -83,11 +83,15 @@ impl Entrance {
     /// Lets a client in, by origin, token and the limits of the node.
     pub(super) fn admit(&self, head: &Parts) -> Result<Admitted, Denied> {
         self.check_origin(&head.headers)?;
-        let bearer = admit::bearer(&head.headers, &self.context)?;
-        let place = self.gate.enter()?;
         let unknown = Peer(Ipv4Addr::UNSPECIFIED.into());
         let Peer(peer) = head.extensions.get::<Peer>().copied().unwrap_or(unknown);
         let address = client_address(peer, &head.headers, &self.context.settings.trusted_proxies);
+        // Before its token costs anything.
+        if !self.context.limits.allow_address(address) {
+            return Err(Denied::too_many());
+        }
+        let bearer = admit::bearer(&head.headers, &self.context)?;
+        let place = self.gate.enter()?;
         let headers = self.context.hooks.as_ref().and_then(|hooks| hooks.capture(&head.headers));
         Ok(Admitted { bearer, place, address, headers })
     }
