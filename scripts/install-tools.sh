@@ -53,25 +53,24 @@ if [[ ${#missing[@]} -gt 0 ]]; then
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install "${options[@]}" "${missing[@]}"
 fi
 
-if ! command -v cargo >/dev/null; then
-    echo "missing: cargo. Install rustup (https://rustup.rs); it brings the version that rust-toolchain.toml names" >&2
-    exit 1
-fi
-
+# What apt does not bring, or brings too old a version of: all of it is said at once.
+lacking=()
+command -v cargo >/dev/null ||
+    lacking+=("missing: cargo. Install rustup (https://rustup.rs); it brings the version that rust-toolchain.toml names")
+python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    lacking+=("$(python3 --version) is too old: the tests in Python need 3.11 or later (https://www.python.org)")
 # Options of its test runner that came with 20.11.
-if ! node -e 'const [major, minor] = process.versions.node.split(".").map(Number); process.exit(major > 20 || (major === 20 && minor >= 11) ? 0 : 1)'; then
-    echo "node $(node --version) is too old: the tests of the SDKs and of the page need 20.11 or later (https://nodejs.org)" >&2
-    exit 1
-fi
-
-# The SDKs for Go and Java say what they want. From 1.21 on go fetches a newer one by itself where that is needed.
-interop=$(dirname "${BASH_SOURCE[0]}")/../gateway/tests/interop
-if ! said=$(cd "$interop/go" && go list -m 2>&1); then
+node -e 'const [major, minor] = process.versions.node.split(".").map(Number); process.exit(major > 20 || (major === 20 && minor >= 11) ? 0 : 1)' ||
+    lacking+=("node $(node --version) is too old: the tests of the SDKs and of the page need 20.11 or later (https://nodejs.org)")
+# The SDKs for Go and Java say what they want.
+sdk=$(dirname "${BASH_SOURCE[0]}")/../gateway/tests/interop/go
+if ! said=$(cd "$sdk" && go list -m 2>&1); then
     echo "$said" >&2
-    echo "$(go version) is too old: the tests of the SDK for Go need 1.21 or later (https://go.dev/dl)" >&2
-    exit 1
+    lacking+=("$(go version) will not do: the tests of the SDK for Go need $(sed -n 's/^go //p' "$sdk/go.mod"), which 1.21 and later fetch by themselves unless GOTOOLCHAIN forbids it (https://go.dev/dl)")
 fi
-if ! javac --release 17 -version >/dev/null 2>&1; then
-    echo "$(javac -version 2>&1) is too old: the tests of the SDK for Java need 17 or later (https://adoptium.net)" >&2
+javac --release 17 -version >/dev/null 2>&1 ||
+    lacking+=("$(javac -version 2>&1) is too old: the tests of the SDK for Java need 17 or later (https://adoptium.net)")
+if [[ ${#lacking[@]} -gt 0 ]]; then
+    printf '%s\n' "${lacking[@]}" >&2
     exit 1
 fi
