@@ -1,7 +1,9 @@
 """The official SDK for Python in both encodings, and `websockets`, on two nodes that share one Redis."""
 
 import asyncio
+import re
 import unittest
+from pathlib import Path
 
 import centrifuge
 
@@ -156,6 +158,23 @@ class Websockets(unittest.IsolatedAsyncioTestCase):
         client = await self.client("a")
         reply = await client.ask("subscribe", channel="closed:room")
         self.assertEqual(reply["error"], {"code": 103, "message": "permission denied"})
+
+
+class Versions(unittest.TestCase):
+    def test_those_of_the_page_are_those_that_run(self):
+        here = Path(__file__).parent
+        run = {}
+        for manifest, spelling in {
+            "package.json": r'"(\S+)": "(\d\S+)"',
+            "requirements.txt": r"^(\S+)==(\S+)$",
+            "go/go.mod": r"^(?:require )?\s*github\.com/centrifugal/(\S+) v(\S+)$",
+            "java/pom.xml": r"<artifactId>(\S+)</artifactId>\s*<version>(\S+)</version>",
+        }.items():
+            run.update(re.findall(spelling, (here / manifest).read_text(), re.MULTILINE))
+        page = (here.parents[2] / "docs/CLIENTS.md").read_text()
+        named = dict(re.findall(r"^\| `(\S+)`[^|]* \| (\d\S*) \|", page, re.MULTILINE))
+        self.assertEqual(len(named), 8)
+        self.assertEqual(named, {name: run.get(name) for name in named})
 
 
 if __name__ == "__main__":
