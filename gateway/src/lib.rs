@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod hooks;
 pub mod hub;
+pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod ops;

@@ -76,6 +76,10 @@ pub struct Metrics {
     pub hook_duration: HistogramVec,
     /// `roomcast_hook_breaker_open{hook}`: addresses of a hook that are not asked at present, because they fail.
     pub hook_breaker_open: IntGaugeVec,
+    /// `roomcast_memory_limit_bytes`: memory the process may take, by `memory.limit` or by what there is.
+    pub memory_limit: IntGauge,
+    /// `roomcast_shedding`: 1 while no new client is let in because memory is short.
+    pub shedding: IntGauge,
     /// `roomcast_draining`: 1 from the first signal until the node ends.
     pub draining: IntGauge,
 }
@@ -126,6 +130,8 @@ impl Metrics {
             hook_requests: counters(r, "hook_requests_total", "Questions to the backend.", &["hook", "result"]),
             hook_duration: histograms(r, "hook_duration_seconds", "Time until the backend answered.", &["hook"]),
             hook_breaker_open: gauges(r, "hook_breaker_open", "Addresses of a hook not asked at present.", &["hook"]),
+            memory_limit: gauge(r, "memory_limit_bytes", "Memory the process may take."),
+            shedding: gauge(r, "shedding", "1 while no new client is let in because memory is short."),
             draining: gauge(r, "draining", "1 from the first signal until the node ends."),
             registry,
         }

@@ -18,7 +18,7 @@ use axum::{
 use http::{StatusCode, header::CONTENT_TYPE};
 use prometheus::TextEncoder;
 
-use crate::{broker::Health, metrics::Metrics, node::Node, session::Gate};
+use crate::{broker::Health, memory, metrics::Metrics, node::Node, session::Gate};
 
 /// Whether new clients should be sent to this node.
 pub struct Readiness {
@@ -52,6 +52,9 @@ impl Readiness {
                 return Some(format!("Redis has not been heard for {} s", since.elapsed().as_secs()));
             }
             Health::Lost { .. } | Health::Hearing => {}
+        }
+        if memory::level() > memory::Level::Calm {
+            return Some("the process takes nearly as much memory as it may (memory.limit)".to_owned());
         }
         self.gate.is_full().then(|| "the connection limit is reached".to_owned())
     }

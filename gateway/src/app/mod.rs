@@ -15,6 +15,7 @@ use crate::{
     config::{Loaded, Settings, Sources},
     hooks::Hooks,
     hub::{Deliver, Hub},
+    memory,
     metrics::Metrics,
     node::{
         Node, Watch,
@@ -88,6 +89,8 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<Running> {
     let presence = broker.presence.clone();
     let node = Node::new(&settings.node_name, hub, broker, services.clone());
     let node = Arc::new(node.with_presence(presence, settings.channel.presence_ttl));
+    let gauges = memory::Gauges { limit: metrics.memory_limit.clone(), shedding: metrics.shedding.clone() };
+    services.spawn(memory::watch(settings.memory.limit, gauges, serving.clone()));
     services.spawn(node.clone().leave_empty_rooms(serving.clone()));
     services.spawn(node.clone().keep_presence(settings.channel.presence_update_interval, serving.clone()));
 

@@ -31,7 +31,7 @@ pub use report::{describe, help, markdown_table, wrap};
 pub use rooms::{DataFormat, DeltaType, Namespace, RecoveryMode, RoomPattern, RoomRules, SlowConsumer};
 pub use secret::{Pem, RedisUrl, Secret};
 pub use settings::{
-    Api, Channel, Client, Concluded, Http, Hub, Limits, Log, Ready, Redis, Settings, Shutdown, WebSocket,
+    Api, Channel, Client, Concluded, Http, Hub, Limits, Log, Memory, Ready, Redis, Settings, Shutdown, WebSocket,
 };
 pub use tokens::{Auth, Flat, KeyUrl, NamedIssuer, Pattern, TokenKeys};
 pub use transports::Transports;

@@ -45,6 +45,8 @@ section! {
         client: Client,
         /// How much may be asked for in a second.
         limits: Limits,
+        /// What the process may take.
+        memory: Memory,
         /// The ways to connect.
         transports: Transports,
         /// The WebSocket transport.
@@ -139,6 +141,15 @@ section! {
         presences_per_user: u32 = "0",
         /// The same for `rpc`.
         rpcs_per_user: u32 = "0",
+    }
+}
+
+section! {
+    /// What the process may take.
+    Memory {
+        /// Memory of the process; 0 for what its control group has, or the machine. From 90 % of it on new connections are
+        /// answered 503 and the node is not ready, from 95 % on an eighth of `client.queue_max_size` may wait.
+        limit: usize = "0",
     }
 }
 

@@ -11,6 +11,8 @@ use std::{
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use prometheus::IntGauge;
 
+use crate::memory;
+
 /// Counts the connections of this node and says when there are enough.
 pub struct Gate {
     open: AtomicU32,
@@ -29,6 +31,8 @@ pub enum GateClosed {
     Full,
     /// Too many came within a second.
     Rate,
+    /// The process takes nearly as much memory as it may.
+    Memory,
 }
 
 impl Gate {
@@ -45,6 +49,9 @@ impl Gate {
 
     /// Takes a place.
     pub fn enter(self: &Arc<Self>) -> Result<Place, GateClosed> {
+        if memory::level() > memory::Level::Calm {
+            return Err(GateClosed::Memory);
+        }
         if self.rate.as_ref().is_some_and(|rate| rate.check().is_err()) {
             return Err(GateClosed::Rate);
         }

@@ -11,6 +11,8 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use roomcast_shared::protocol::code::Disconnect;
 
+use crate::memory;
+
 mod mail;
 mod state;
 
@@ -31,7 +33,7 @@ pub trait Sink: Send + Sync {
 /// knows the socket's type, and the rooms, which do not.
 pub struct Outbox<S: ?Sized = dyn Sink> {
     state: Mutex<State>,
-    /// Bytes that may wait, the places of the queue included, before the connection is ended as a slow consumer.
+    /// Bytes that may wait while there is enough memory, the places of the queue included, before the connection is ended as a slow consumer.
     limit: usize,
     socket: S,
 }
@@ -62,6 +64,11 @@ impl<S: Sink + ?Sized> Outbox<S> {
         &self.socket
     }
 
+    /// Bytes that may wait now.
+    fn limit(&self) -> usize {
+        memory::queue_limit(self.limit)
+    }
+
     /// Says these bytes after all that was said before. They must be whole frames.
     pub fn push(&self, bytes: &Bytes) {
         let mut state = self.state.lock();
@@ -70,7 +77,7 @@ impl<S: Sink + ?Sized> Outbox<S> {
             Some(taken) => taken,
             None => 0,
         };
-        state.append(bytes.slice(taken..), taken > 0, self.limit);
+        state.append(bytes.slice(taken..), taken > 0, self.limit());
         let waker = state.waker_if_unheld();
         drop(state);
         wake(waker);
@@ -88,10 +95,10 @@ impl<S: Sink + ?Sized> Outbox<S> {
         if taken > 0 {
             // What began has to be finished, whatever it takes; nothing else waits then.
             state.append(rest, true, usize::MAX);
-        } else if state.would_overflow(rest.len(), self.limit) {
+        } else if state.would_overflow(rest.len(), self.limit()) {
             return false;
         } else {
-            state.append(rest, false, self.limit);
+            state.append(rest, false, self.limit());
         }
         let waker = state.waker_if_unheld();
         drop(state);
@@ -114,7 +121,7 @@ impl<S: Sink + ?Sized> Outbox<S> {
             }
             _ => {}
         }
-        let gave_way = state.append_newest(tag, newest.clone(), self.limit);
+        let gave_way = state.append_newest(tag, newest.clone(), self.limit());
         let waker = state.waker_if_unheld();
         drop(state);
         wake(waker);
@@ -124,7 +131,7 @@ impl<S: Sink + ?Sized> Outbox<S> {
     /// The same for bytes that the caller keeps: only what the socket does not take at once is copied.
     pub fn write(&self, bytes: &[u8]) {
         let mut state = self.state.lock();
-        let waker = state.write(&self.socket, bytes, self.limit);
+        let waker = state.write(&self.socket, bytes, self.limit());
         drop(state);
         wake(waker);
     }
@@ -142,9 +149,9 @@ impl<S: Sink + ?Sized> Outbox<S> {
         let place = state.held.take().unwrap_or(state.queue.len());
         // All under one lock: whoever pushes next comes after the replies.
         let waker = if state.queue.is_empty() {
-            state.write(&self.socket, replies, self.limit)
+            state.write(&self.socket, replies, self.limit())
         } else {
-            state.write_before(place, &self.socket, replies, self.limit)
+            state.write_before(place, &self.socket, replies, self.limit())
         };
         drop(state);
         wake(waker);

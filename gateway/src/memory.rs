@@ -1,0 +1,152 @@
+//! How near the process is to the memory it may take, and what that means: first nobody new is let in, then what may wait for
+//! slow clients shrinks. One for the whole process, as its memory is. Knows neither clients nor queues.
+
+use std::{
+    sync::atomic::{AtomicU8, Ordering},
+    time::Duration,
+};
+
+use prometheus::IntGauge;
+use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// How often it is looked at. What can be allocated meanwhile has to fit above the last mark.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The part of a queue's bound that is left where memory is short.
+const LEFT: usize = 8;
+
+static LEVEL: AtomicU8 = AtomicU8::new(Level::Calm as u8);
+
+/// How near the process is to its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    /// There is enough.
+    Calm,
+    /// Nobody new is let in.
+    Full,
+    /// Besides, less may wait for those who read slowly.
+    Short,
+}
+
+/// How near it is now.
+pub fn level() -> Level {
+    match LEVEL.load(Ordering::Relaxed) {
+        0 => Level::Calm,
+        1 => Level::Full,
+        _ => Level::Short,
+    }
+}
+
+/// What may wait for a client that is allowed `limit` bytes as long as there is enough.
+pub fn queue_limit(limit: usize) -> usize {
+    if level() == Level::Short { limit / LEFT } else { limit }
+}
+
+/// What is shown of it.
+pub struct Gauges {
+    /// Bytes the process may take.
+    pub limit: IntGauge,
+    /// 1 while nobody new is let in.
+    pub shedding: IntGauge,
+}
+
+/// Looks again and again how much the process takes, until `stop`. `limit` in bytes; 0 for that of its control group, or of the
+/// machine.
+pub async fn watch(limit: usize, gauges: Gauges, stop: CancellationToken) {
+    let Some((mut system, limit)) = begin(limit) else {
+        tracing::warn!("how much memory there is cannot be found out here: new clients are let in whatever is left");
+        return;
+    };
+    gauges.limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let Some(used) = resident(&mut system) else { continue };
+        let (before, now) = (level(), next(level(), used, limit));
+        LEVEL.store(now as u8, Ordering::Relaxed);
+        gauges.shedding.set(i64::from(now > Level::Calm));
+        say(before, now, used, limit);
+    }
+}
+
+fn begin(limit: usize) -> Option<(System, u64)> {
+    let mut system = System::new().ok()?;
+    system.refresh_memory();
+    resident(&mut system)?;
+    let found = system.process(Pid::from_u32(std::process::id())).and_then(sysinfo::Process::cgroup_limits);
+    let all = found.map_or(system.total_memory(), |limits| limits.total_memory.min(system.total_memory()));
+    let limit = if limit == 0 { all } else { limit as u64 };
+    (limit > 0).then_some((system, limit))
+}
+
+fn resident(system: &mut System) -> Option<u64> {
+    let pid = Pid::from_u32(std::process::id());
+    let kind = ProcessRefreshKind::nothing().with_memory().without_tasks();
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, kind);
+    Some(system.process(pid)?.memory())
+}
+
+/// Each level begins at a mark and ends five parts in a hundred below it, so that it does not come and go.
+fn next(level: Level, used: u64, limit: u64) -> Level {
+    match used.saturating_mul(100) / limit {
+        95.. => Level::Short,
+        90..95 => level.max(Level::Full),
+        85..90 => level.min(Level::Full),
+        _ => Level::Calm,
+    }
+}
+
+fn say(before: Level, now: Level, used: u64, limit: u64) {
+    let (used, limit) = (used >> 20, limit >> 20);
+    match (before, now) {
+        (Level::Calm, Level::Full | Level::Short) => {
+            tracing::warn!("{used} of {limit} MB of memory are taken (memory.limit): no new client is let in");
+        }
+        (Level::Full, Level::Short) => {
+            tracing::warn!("{used} of {limit} MB of memory are taken: less may wait for clients that read slowly");
+        }
+        (Level::Full | Level::Short, Level::Calm) => {
+            tracing::info!("{used} of {limit} MB of memory are taken: new clients are let in again");
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_begin_at_their_marks_and_end_below_them() {
+        let steps = [
+            (0, Level::Calm),
+            (89, Level::Calm),
+            (90, Level::Full),
+            (86, Level::Full),
+            (94, Level::Full),
+            (95, Level::Short),
+            (91, Level::Short),
+            (89, Level::Full),
+            (91, Level::Full),
+            (84, Level::Calm),
+            (200, Level::Short),
+            (10, Level::Calm),
+        ];
+        let mut level = Level::Calm;
+        for (used, expected) in steps {
+            level = next(level, used, 100);
+            assert_eq!(level, expected, "at {used}");
+        }
+    }
+
+    #[test]
+    fn what_the_process_takes_is_found() {
+        let (mut system, limit) = begin(0).unwrap();
+        let used = resident(&mut system).unwrap();
+        assert!(used > 1 << 20 && used < limit, "{used} of {limit}");
+        assert_eq!(begin(5 << 20).unwrap().1, 5 << 20);
+    }
+}
