@@ -1,8 +1,6 @@
 //! A process that is about to take more memory than it may: nobody new is let in and the node says that it is not ready, those
 //! who read slowly go first, everybody else hears on, and when there is enough again the doors open.
 
-#![expect(clippy::unwrap_used, reason = "a test whose setting up fails has failed")]
-
 mod common;
 
 use std::time::Duration;
