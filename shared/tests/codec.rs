@@ -13,7 +13,7 @@ use roomcast_shared::{
         command::SubscribeRequest,
         reply::{
             CodedPush, ConnectResult, HistoryResult, MessagePush, PresenceResult, PresenceStatsResult, Push,
-            RefreshPush, Reply, RpcResult, SubRefreshResult, SubscribeResult,
+            RefreshPush, Reply, RoomResult, RpcResult, SubRefreshResult, SubscribeResult,
         },
     },
     publication::{ClientInfo, Publication},
@@ -263,7 +263,7 @@ fn the_other_pushes_have_the_numbers_of_the_protocol() {
         expires: true,
         ttl: 9,
         data: "1".into(),
-        subs: [("r".to_owned(), SubscribeResult::default())].into(),
+        subs: vec![RoomResult { room: "r".to_owned(), result: SubscribeResult::default() }],
         ping: 25,
         pong: true,
         session: "s".to_owned(),
@@ -278,7 +278,7 @@ fn the_other_pushes_have_the_numbers_of_the_protocol() {
         ),
         (
             Push { connect: Some(Box::new(connect.into())), ..push() },
-            b"\x20\x52\x1e\x0a\x01c\x12\x01v\x1a\x011\x22\x03\x0a\x01r\x28\x01\x30\x09\x38\x19\x40\x01\x4a\x01s\
+            b"\x22\x52\x20\x0a\x01c\x12\x01v\x1a\x011\x22\x05\x0a\x01r\x12\x00\x28\x01\x30\x09\x38\x19\x40\x01\x4a\x01s\
               \x52\x01n\x58\x01",
         ),
         (Push { refresh: Some(RefreshPush { expires: true, ttl: 9 }), ..push() }, b"\x06\x62\x04\x08\x01\x10\x09"),

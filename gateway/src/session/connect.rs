@@ -1,9 +1,6 @@
 //! `connect`: who the client is, and which rooms its token puts it into.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::try_join_all;
@@ -12,7 +9,7 @@ use roomcast_shared::{
     protocol::{
         code::{Disconnect, ErrorCode},
         command::{ConnectRequest, SubscribeRequest},
-        reply::{ConnectResult, Reply, SubscribeResult},
+        reply::{ConnectResult, Reply, RoomResult},
     },
 };
 use tokio::time::Instant;
@@ -248,7 +245,9 @@ impl Session {
         }
         let mut seats = self.take_seats(rooms)?;
         self.context.metrics.connects.inc();
-        let subs = seats.iter_mut().map(|seated| (seated.room.to_string(), std::mem::take(&mut seated.result)));
+        let subs = seats
+            .iter_mut()
+            .map(|seated| RoomResult { room: seated.room.to_string(), result: std::mem::take(&mut seated.result) });
         let result = self.connect_result(client, subs.collect(), greeting);
         self.succeeded("connect", &Reply { id, connect: Some(Box::new(result)), ..Reply::default() }, replies)?;
         for seated in &seats {
@@ -269,12 +268,7 @@ impl Session {
         seats.collect()
     }
 
-    fn connect_result(
-        &self,
-        client: String,
-        subs: BTreeMap<String, SubscribeResult>,
-        greeting: Greeting,
-    ) -> ConnectResult {
+    fn connect_result(&self, client: String, subs: Vec<RoomResult>, greeting: Greeting) -> ConnectResult {
         // A client that need not refresh by itself is told of no end.
         let ttl = greeting.expiry.ttl().filter(|_| !self.refreshes_by_hook());
         let (ping, answer_pings) = self.clock.announced();

@@ -12,8 +12,8 @@ use roomcast_shared::{
         },
         reply::{
             CodedPush, ConnectPush, ConnectResult, EmptyResult, ErrorReply, HistoryResult, Membership, MessagePush,
-            PresenceResult, PresenceStatsResult, Push, RefreshPush, RefreshResult, Reply, RpcResult, SubRefreshResult,
-            SubscribePush, SubscribeResult, UnsubscribePush,
+            PresenceResult, PresenceStatsResult, Push, RefreshPush, RefreshResult, Reply, RoomResult, RpcResult,
+            SubRefreshResult, SubscribePush, SubscribeResult, UnsubscribePush,
         },
     },
     publication::{ClientInfo, Publication},
@@ -185,6 +185,7 @@ fn connect_result() -> BoxedStrategy<ConnectResult> {
                 _,
                 BTreeMap<_, _>,
             )| {
+                let subs = subs.into_iter().map(|(room, result)| RoomResult { room, result }).collect();
                 ConnectResult { client, version, expires, ttl, data, subs, ping, pong, session, node, time }
             },
         )

@@ -4,6 +4,7 @@
 
 mod push;
 mod result;
+mod rooms;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,7 @@ pub use self::{
         ConnectResult, HistoryResult, PresenceResult, PresenceStatsResult, RefreshResult, RpcResult, SubRefreshResult,
         SubscribeResult,
     },
+    rooms::RoomResult,
 };
 
 /// One answer or push. A reply with an id answers that command; an empty one is a ping.

@@ -1,12 +1,13 @@
 //! What a client is told without having asked. A client that can ask gets it within a reply, one that only listens gets it
 //! bare. Knows no reply.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{ConnectResult, SubscribeResult, is_default};
+use super::{
+    ConnectResult, SubscribeResult, is_default,
+    rooms::{self, RoomResult},
+};
 use crate::{
     protocol::raw,
     publication::{ClientInfo, Publication},
@@ -151,9 +152,9 @@ pub struct ConnectPush {
     #[serde(with = "raw", skip_serializing_if = "Bytes::is_empty")]
     pub data: Bytes,
     /// Server-side subscriptions, by room.
-    #[prost(btree_map = "string, message", tag = "4")]
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub subs: BTreeMap<String, SubscribeResult>,
+    #[prost(message, repeated, tag = "4")]
+    #[serde(with = "rooms", skip_serializing_if = "Vec::is_empty")]
+    pub subs: Vec<RoomResult>,
     /// Whether the connection expires.
     #[prost(bool, tag = "5")]
     #[serde(skip_serializing_if = "is_default")]

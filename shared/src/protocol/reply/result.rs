@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::is_default;
+use super::{
+    is_default,
+    rooms::{self, RoomResult},
+};
 use crate::{
     protocol::raw,
     publication::{ClientInfo, Publication},
@@ -35,9 +38,9 @@ pub struct ConnectResult {
     #[serde(with = "raw", skip_serializing_if = "Bytes::is_empty")]
     pub data: Bytes,
     /// Server-side subscriptions, by room.
-    #[prost(btree_map = "string, message", tag = "6")]
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub subs: BTreeMap<String, SubscribeResult>,
+    #[prost(message, repeated, tag = "6")]
+    #[serde(with = "rooms", skip_serializing_if = "Vec::is_empty")]
+    pub subs: Vec<RoomResult>,
     /// Seconds between two pings of the server, 0 for none.
     #[prost(uint32, tag = "7")]
     #[serde(skip_serializing_if = "is_default")]
