@@ -10,6 +10,7 @@ import itertools
 import logging
 import sys
 import unittest
+from unittest import mock
 
 import centrifuge
 
@@ -33,6 +34,25 @@ def redirect(addresses):
     centrifuge.Client.__init__ = redirected
 
 
+def await_subscriptions(case):
+    """Has the tests of this class wait for the answer to each subscribe.
+
+    It disconnects a client at once, and one that was not answered yet has nothing to recover when it comes back.
+    """
+    subscribe = centrifuge.Subscription.subscribe
+
+    async def answered(subscription):
+        await subscribe(subscription)
+        await subscription.ready(timeout=60)
+
+    async def prepare(test):
+        patch = mock.patch.object(centrifuge.Subscription, "subscribe", answered)
+        patch.start()
+        test.addCleanup(patch.stop)
+
+    case.asyncSetUp = prepare
+
+
 def selected(module):
     """The tests of the module, without what is deselected: a name there that no test has is an error."""
     suite = unittest.TestSuite()
@@ -54,6 +74,7 @@ def main(folder, *addresses):
     from tests import centrifugo, test_client
 
     centrifugo.CENTRIFUGO_HTTP_URL = f"http://{addresses[0]}"
+    await_subscriptions(test_client.TestAutoRecovery)
     logging.disable(logging.INFO)
     for name, why in DESELECTED.items():
         print(f"not run: {name}: {why}", flush=True)
