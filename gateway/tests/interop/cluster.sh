@@ -11,11 +11,12 @@
 # ROOMCAST_BIN names the gateway. Ports, pids and logs lie in $INTEROP_STATE;
 # its file `env` tells the suites where everything is. INTEROP_ROOMS names a
 # file of settings in this folder other than rooms.toml, and INTEROP_SECRET
-# the secret of tokens, where a suite brings its own.
+# the secret of tokens, where a suite brings its own. Pings are 2 s apart and
+# answered within 1 s, unless INTEROP_PING and INTEROP_PONG say otherwise.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 state=${INTEROP_STATE:?name a folder for ports, pids and logs}
-deadline_s=20
+deadline_s=40
 
 # A process that ended but was not collected yet still has a number.
 alive() { [ -r "/proc/$1/stat" ] && ! grep -q ') Z ' "/proc/$1/stat"; }
@@ -48,7 +49,7 @@ start_node() {
     ROOMCAST_LISTEN="$listen" ROOMCAST_INTERNAL_LISTEN="$internal" \
     ROOMCAST_AUTH_HMAC_SECRET="$INTEROP_SECRET" ROOMCAST_API_KEY="$INTEROP_API_KEY" \
     ${INTEROP_REDIS_URL:+"ROOMCAST_REDIS_URL=$INTEROP_REDIS_URL"} \
-    ROOMCAST_CLIENT_PING_INTERVAL=2s ROOMCAST_CLIENT_PONG_TIMEOUT=1s \
+    ROOMCAST_CLIENT_PING_INTERVAL="${INTEROP_PING:-2s}" ROOMCAST_CLIENT_PONG_TIMEOUT="${INTEROP_PONG:-1s}" \
     ROOMCAST_SHUTDOWN_DELAY=0s ROOMCAST_SHUTDOWN_DRAIN=1s \
     "$ROOMCAST_BIN" --config "$here/${INTEROP_ROOMS:-rooms.toml}" >>"$state/$name.log" 2>&1 </dev/null &
   echo $! >"$state/$name.pid"
@@ -101,5 +102,5 @@ case ${1:-} in
   stop) stop_pid "$2" ;;
   down) stop_pid a; stop_pid b; stop_pid redis ;;
   logs) for log in "$state"/*.log; do echo "--- $(basename "$log")"; tail -n 200 "$log"; done ;;
-  *) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 64 ;;
+  *) sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 64 ;;
 esac

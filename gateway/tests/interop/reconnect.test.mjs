@@ -1,8 +1,8 @@
 // A node is stopped under its clients: they go elsewhere or wait for it, and hear again.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { cluster, freshRoom, PlainClient, SdkClient, token } from "./support.mjs";
-import { Listener, StreamClient, STREAMS } from "./streams.mjs";
+import { api, cluster, freshRoom, PlainClient, SdkClient, token } from "./support.mjs";
+import { clientOver, Listener, StreamClient, STREAMS, WAYS } from "./streams.mjs";
 
 test("clients of a stopped node come back and hear again", async (t) => {
   const room = freshRoom();
@@ -44,4 +44,33 @@ test("clients of a stopped node come back and hear again", async (t) => {
   }
   await speaker.publish(room, { n: 3 });
   for (const { heard } of sdks) await heard.first("publication 3", (item) => item.data?.n === 3);
+});
+
+test("clients of a stopped node are given what they missed when they come back", async (t) => {
+  const room = freshRoom("kept");
+  const members = [];
+  for (const way of WAYS) {
+    // Commands go to the node that is stopped: the other one could not answer for it.
+    const client = clientOver(way, { first: "b", second: "b" }, { token: await token("alice") });
+    t.after(() => client.close());
+    await client.connect();
+    members.push({ client, ...(await client.subscribe(room, { recoverable: true })) });
+  }
+  const say = (n) => api("a", "publish", { channel: room, data: { n } });
+  await say(1);
+  for (const { heard } of members) await heard.first("publication 1", (item) => item.data?.n === 1);
+
+  await cluster("stop", "b");
+  for (const n of [2, 3, 4]) await say(n);
+  const marks = members.map(({ heard }) => heard.mark);
+  await cluster("start", "b");
+  for (const [at, { heard }] of members.entries()) {
+    const { recovered } = await heard.first("the subscription", (item) => item.state === "subscribed", marks[at]);
+    assert.equal(recovered, true);
+  }
+  await say(5);
+  for (const { heard } of members) {
+    await heard.first("publication 5", (item) => item.data?.n === 5);
+    assert.deepEqual(heard.all.filter((item) => item.data).map((item) => item.data.n), [1, 2, 3, 4, 5]);
+  }
 });

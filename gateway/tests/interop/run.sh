@@ -80,6 +80,7 @@ collect() {
 # Not from Go's cache of results: the nodes are not among what it looks at.
 alongside go go -C go test -count=1 -timeout 5m -v ./...
 alongside sdk-java ./sdk_java.sh
+alongside sdk-javascript ./sdk_javascript.sh
 alongside sdk-python ./sdk_python.sh
 alongside clients .venv/bin/python -m unittest -v test_clients
 alongside cent .venv/bin/python -m unittest -v test_cent

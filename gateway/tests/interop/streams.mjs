@@ -11,6 +11,9 @@ export const STREAMS = [
   { transport: "http_stream", encoding: "protobuf" },
 ];
 
+/** All that the SDK can speak. */
+export const WAYS = [{ transport: "websocket", encoding: "json" }, { transport: "websocket", encoding: "protobuf" }, ...STREAMS];
+
 /** An empty command: `{}` in JSON; in Protobuf the third field of the request, one zero byte long. */
 function isPong(body) {
   if (typeof body === "string") return JSON.parse(body).data === "{}";
@@ -47,8 +50,9 @@ export class StreamClient extends SdkClient {
   async #send(url, request) {
     const sent = isPong(request.body) ? "pong" : "command";
     if (sent === "pong" && !this.#answersPings) return Response.error();
+    // As browsers do where a kept connection was closed at the moment of writing, it is tried once more.
     // The SDK does not look at the answer, and a rejection that nobody takes would end the process.
-    const answer = fetch(url, request).catch(() => Response.error());
+    const answer = fetch(url, request).catch(() => fetch(url, request)).catch(() => Response.error());
     if (sent === "command") this.#command = answer;
     const response = await answer;
     this.seen.add({ sent, status: response.status });
@@ -62,6 +66,12 @@ export class StreamClient extends SdkClient {
     // The SDK calls `fetch` before `act` returns. A reply on the stream may overtake the answers, so `seen` does not tell.
     return (await this.#command).status;
   }
+}
+
+/** A client of the SDK at the first node of a place, whose commands the second one takes where that is possible. */
+export function clientOver(way, { first, second }, options = {}) {
+  if (way.transport === "websocket") return new SdkClient(way.encoding, first, options);
+  return new StreamClient(way, first, { up: NODES[second], ...options });
 }
 
 /** A balancer without sticky sessions: each request goes to the node that did not get the one before. */

@@ -9,20 +9,53 @@ import { SignJWT } from "jose";
 import WebSocket from "ws";
 
 export const NODES = { a: process.env.INTEROP_A, b: process.env.INTEROP_B };
+const INTERNAL = { a: process.env.INTEROP_A_INTERNAL, b: process.env.INTEROP_B_INTERNAL };
 const SECRET = process.env.INTEROP_SECRET;
-export const DEADLINE_MS = 10_000;
+export const DEADLINE_MS = 30_000;
 
-/** `expires` is seconds from now; `secret` other than the nodes' own makes a token they refuse; `channels` are rooms to be in. */
-export function token(user, { expires = 3600, secret = SECRET, channels } = {}) {
-  return new SignJWT({ channels })
-    .setProtectedHeader({ alg: "HS256", typ: "JWT" })
-    .setSubject(user)
-    .setExpirationTime(Math.floor(Date.now() / 1000) + expires)
-    .sign(new TextEncoder().encode(secret));
+/** Where rooms live. What the first node does is looked for at the second; with rooms in memory there is but one. */
+export const PLACE = process.env.INTEROP_REDIS_URL
+  ? { broker: "Redis, at two nodes", first: "a", second: "b" }
+  : { broker: "memory", first: "a", second: "a" };
+
+/**
+ * `expires` is seconds from now, `null` for never; `secret` other than the nodes' own makes a token they refuse; without
+ * a `user` it is nobody's; `claims` are for instance `channels`, rooms to be in, or `channel`, the room to be let in.
+ */
+export function token(user, { expires = 3600, secret = SECRET, ...claims } = {}) {
+  const jwt = new SignJWT(claims).setProtectedHeader({ alg: "HS256", typ: "JWT" });
+  if (user !== undefined) jwt.setSubject(user);
+  if (expires !== null) jwt.setExpirationTime(Math.floor(Date.now() / 1000) + expires);
+  return jwt.sign(new TextEncoder().encode(secret));
+}
+
+/** Calls the server API of a node. Rejects with the error of the answer, if it is one. */
+export async function api(node, method, request) {
+  const answer = await fetch(`http://${INTERNAL[node]}/api/${method}`, {
+    method: "POST",
+    // No connection is kept: one that was idle may be closed at the moment when it is written to.
+    headers: { "X-API-Key": process.env.INTEROP_API_KEY, Connection: "close" },
+    body: JSON.stringify(request),
+  });
+  if (!answer.ok) throw new Error(`${method} was answered ${answer.status}: ${await answer.text()}`);
+  const { error, result } = await answer.json();
+  if (error) throw Object.assign(new Error(`${method}: ${error.message}`), error);
+  return result;
+}
+
+/** Asks again until the answer is as it has to become. */
+export async function eventually(what, ask, holds) {
+  const end = Date.now() + DEADLINE_MS;
+  for (;;) {
+    const answer = await ask();
+    if (holds(answer)) return answer;
+    if (Date.now() > end) throw new Error(`waited for ${what}; last: ${JSON.stringify(answer)}`);
+    await new Promise((again) => setTimeout(again, 20));
+  }
 }
 
 /** A room that no other test uses. */
-export const freshRoom = () => `interop-${randomUUID()}`;
+export const freshRoom = (namespace) => `${namespace ? `${namespace}:` : ""}interop-${randomUUID()}`;
 
 /** Runs cluster.sh while the clients of this process go on reading. */
 export function cluster(...words) {
@@ -41,6 +74,18 @@ export class Happenings {
 
   get all() {
     return [...this.#all];
+  }
+
+  /** Where what comes from now on begins. */
+  get mark() {
+    return this.#all.length;
+  }
+
+  /** The first `count` that match, once there are as many. */
+  async several(what, count, matches, from = 0) {
+    const found = () => this.#all.slice(from).filter(matches);
+    await this.first(`${count} of ${what}`, () => found().length >= count, from);
+    return found().slice(0, count);
   }
 
   async first(what, matches, from = 0) {
@@ -78,6 +123,9 @@ class PingCountingSocket extends WebSocket {
   }
 }
 
+/** JSON as the SDK takes it. */
+export const encoded = (encoding, data) => (encoding === "protobuf" ? Buffer.from(JSON.stringify(data)) : data);
+
 /** One client of the official SDK. What it meets is kept in `seen`. Without an `endpoint` it uses WebSocket. */
 export class SdkClient {
   constructor(encoding, node, { endpoint = `ws://${NODES[node]}/connection/websocket`, ...options }) {
@@ -89,9 +137,9 @@ export class SdkClient {
     this.seen = seen;
     this.encoding = encoding;
     this.sdk = new Sdk(endpoint, {
-      websocket: Socket, minReconnectDelay: 100, maxReconnectDelay: 300, ...options,
+      websocket: Socket, timeout: DEADLINE_MS, minReconnectDelay: 100, maxReconnectDelay: 300, ...options,
     });
-    this.sdk.on("connected", ({ client }) => seen.add({ state: "connected", client }));
+    this.sdk.on("connected", ({ client, data }) => seen.add({ state: "connected", client, data }));
     this.sdk.on("connecting", ({ code, reason }) => seen.add({ state: "connecting", code, reason }));
     this.sdk.on("disconnected", ({ code, reason }) => seen.add({ state: "disconnected", code, reason }));
     this.sdk.on("error", ({ error }) => seen.add({ error: error.code, message: error.message }));
@@ -112,24 +160,66 @@ export class SdkClient {
     return this.seen.first(state, (item) => item.state === state, from);
   }
 
-  /** Resolves once the server took the subscription. */
-  async subscribe(room) {
+  /** A subscription that is not asked for yet, and what it meets. */
+  subscription(room, options) {
     const heard = new Happenings();
-    const subscription = this.sdk.newSubscription(room);
-    subscription.on("publication", ({ data, info }) => heard.add({ data: this.#decoded(data), user: info?.user }));
-    subscription.on("subscribed", () => heard.add({ state: "subscribed" }));
+    const subscription = this.sdk.newSubscription(room, options);
+    subscription.on("publication", (publication) => heard.add(this.#told(publication)));
+    subscription.on("subscribing", ({ code, reason }) => heard.add({ state: "subscribing", code, reason }));
+    subscription.on("subscribed", (context) => heard.add({ state: "subscribed", ...this.#granted(context) }));
     subscription.on("unsubscribed", ({ code, reason }) => heard.add({ state: "unsubscribed", code, reason }));
-    subscription.subscribe();
-    await subscription.ready(DEADLINE_MS);
+    subscription.on("join", ({ info }) => heard.add({ joined: this.identity(info) }));
+    subscription.on("leave", ({ info }) => heard.add({ left: this.identity(info) }));
+    subscription.on("error", ({ type, error }) => heard.add({ error: error.code, message: error.message, type }));
     return { subscription, heard };
   }
 
-  publish(room, data) {
-    return this.sdk.publish(room, this.encoding === "protobuf" ? Buffer.from(JSON.stringify(data)) : data);
+  /** Resolves once the server took the subscription. */
+  async subscribe(room, options) {
+    const made = this.subscription(room, options);
+    made.subscription.subscribe();
+    await made.subscription.ready(DEADLINE_MS);
+    return made;
   }
 
-  #decoded(data) {
+  /** What the client meets in rooms that the server puts it into. */
+  serverSide() {
+    const heard = new Happenings();
+    for (const state of ["subscribing", "subscribed", "unsubscribed"]) {
+      this.sdk.on(state, ({ channel, ...context }) => heard.add({ channel, state, ...this.#granted(context) }));
+    }
+    this.sdk.on("publication", ({ channel, ...publication }) => heard.add({ channel, ...this.#told(publication) }));
+    this.sdk.on("join", ({ channel, info }) => heard.add({ channel, joined: this.identity(info) }));
+    this.sdk.on("leave", ({ channel, info }) => heard.add({ channel, left: this.identity(info) }));
+    return heard;
+  }
+
+  publish(room, data) {
+    return this.sdk.publish(room, this.encoded(data));
+  }
+
+  encoded(data) {
+    return encoded(this.encoding, data);
+  }
+
+  decoded(data) {
     return this.encoding === "protobuf" ? JSON.parse(Buffer.from(data).toString()) : data;
+  }
+
+  /** Who somebody is; `connInfo` and `chanInfo` only where there are any. */
+  identity({ client, user, connInfo, chanInfo }) {
+    const some = (name, info) => (info === undefined || info.length === 0 ? {} : { [name]: this.decoded(info) });
+    return { client, user, ...some("connInfo", connInfo), ...some("chanInfo", chanInfo) };
+  }
+
+  #told({ data, info, offset, tags }) {
+    const kept = offset ? { offset } : {};
+    const labelled = tags && Object.keys(tags).length > 0 ? { tags: { ...tags } } : {};
+    return { data: this.decoded(data), user: info?.user, ...kept, ...labelled };
+  }
+
+  #granted({ wasRecovering, recovered, streamPosition, data }) {
+    return { wasRecovering, recovered, position: streamPosition, ...(data?.length === 0 ? {} : { given: data && this.decoded(data) }) };
   }
 
   close() {
