@@ -2,9 +2,9 @@
 // Each bears the name that it has there; README.md beside this file lists them.
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { connectingCodes, disconnectedCodes, State, SubscriptionState, UnauthorizedError, unsubscribedCodes } from "centrifuge";
+import { Centrifuge, connectingCodes, disconnectedCodes, State, SubscriptionState, UnauthorizedError, unsubscribedCodes } from "centrifuge";
 import { UnauthorizedError as ProtobufUnauthorizedError } from "centrifuge/build/protobuf";
-import { api, DEADLINE_MS, encoded, eventually, freshRoom, PLACE as place, token } from "./support.mjs";
+import { api, DEADLINE_MS, encoded, eventually, freshRoom, NODES, PLACE as place, token } from "./support.mjs";
 import { clientOver, WAYS } from "./streams.mjs";
 
 const unauthorized = ({ encoding }) => new (encoding === "protobuf" ? ProtobufUnauthorizedError : UnauthorizedError)("");
@@ -268,10 +268,27 @@ const CASES = {
   },
 };
 
+/** What the SDK refuses before it asks a server. */
+const BY_ITSELF = {
+  "invalid endpoint": () => assert.throws(() => new Centrifuge("")),
+
+  "no websocket constructor": () => {
+    const { WebSocket } = globalThis;
+    delete globalThis.WebSocket;
+    try {
+      const client = new Centrifuge(`ws://${NODES.a}/connection/websocket`);
+      assert.throws(() => client.connect(), /WebSocket constructor not found/);
+    } finally {
+      if (WebSocket) globalThis.WebSocket = WebSocket;
+    }
+  },
+};
+
 /** What happens while a WebSocket opens has no like over the others. */
 const WEBSOCKET_ONLY = ["unsubscribe in between connect command and reply", "reconnect after close before transport open"];
 
 describe(`centrifuge for JavaScript, rooms in ${place.broker}`, { concurrency: true }, () => {
+  for (const [name, run] of Object.entries(BY_ITSELF)) test(name, run);
   for (const way of WAYS) {
     describe(`${way.transport}, ${way.encoding}`, { concurrency: 2 }, () => {
       for (const [name, run] of Object.entries(CASES)) {

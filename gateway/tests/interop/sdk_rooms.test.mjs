@@ -325,7 +325,7 @@ const CASES = {
     await client.state("connected", from);
   }],
 
-  "state invalidated disconnect (3014) clears token and state": ["asked", async (world) => {
+  "state invalidated disconnect (3014) clears token and state": ["patched", async (world) => {
     const user = freshRoom();
     const asked = { connection: 0, subscription: 0 };
     const counted = (what, claims = {}) => {
@@ -334,10 +334,11 @@ const CASES = {
     };
     const client = world.open({ getToken: () => counted("connection") });
     await client.connect();
-    const { heard } = await client.subscribe(world.room, {
-      recoverable: true, getToken: () => counted("subscription", { channel: world.room }),
+    const { subscription, heard } = await client.subscribe(world.room, {
+      recoverable: true, delta: "fossil", getToken: () => counted("subscription", { channel: world.room }),
     });
-    await world.say({ n: 1 });
+    const text = "the same again ".repeat(30);
+    await world.say({ n: 1, text }, { delta: true });
     await heard.first("the publication", isPublication);
     const [from, before] = [client.seen.mark, heard.mark];
     await api(world.place.second, "disconnect", { user, disconnect: { code: 3014 } });
@@ -348,8 +349,12 @@ const CASES = {
     const { wasRecovering, recovered, position } = await heard.first("the subscription", isSubscribed, before);
     assert.deepEqual({ wasRecovering, recovered, offset: position.offset }, { wasRecovering: true, recovered: false, offset: 1 });
     assert.deepEqual(asked, { connection: 2, subscription: 2 });
-    await world.say({ n: 2 });
-    await heard.first("what comes live", (item) => item.data?.n === 2, before);
+    // What a delta would be to is gone as well: the first publication comes whole.
+    for (const n of [2, 3]) await world.say({ n, text }, { delta: true });
+    await heard.first("what comes live", (item) => item.data?.n === 3, before);
+    assert.deepEqual(data(heard.all.slice(before).filter(isPublication)), [{ n: 2, text }, { n: 3, text }]);
+    const { numFullPayloads, numDeltaPayloads } = subscription.deltaStats();
+    assert.deepEqual({ numFullPayloads, numDeltaPayloads }, { numFullPayloads: 2, numDeltaPayloads: 1 });
     assert.equal(client.sdk.state, State.Connected);
   }],
 
