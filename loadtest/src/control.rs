@@ -45,7 +45,12 @@ pub enum Note {
         port: u16,
     },
     /// Sums so far, a few times a second.
-    Progress(Progress),
+    Progress {
+        /// The sums.
+        sums: Progress,
+        /// Intended send to arrival of what came since it was told last, about once a second.
+        latency: Option<Sparse>,
+    },
     /// Every connection is joined or has failed.
     Connected,
     /// The schedule is over and replies are in.
@@ -62,9 +67,9 @@ pub enum Note {
 /// Sums for the progress line.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Progress {
-    /// Connections joined.
+    /// Connections joined at present.
     pub connected: u64,
-    /// Connections refused or lost.
+    /// Connections refused or lost so far.
     pub failed: u64,
     /// Messages sent.
     pub published: u64,
@@ -131,6 +136,8 @@ pub struct Outcome {
     pub connect: Sparse,
     /// Intended send to arrival.
     pub delivery: Sparse,
+    /// Actual send to arrival.
+    pub raw: Sparse,
     /// Intended send to the reply of the publish.
     pub publish: Sparse,
     /// Intended to actual send, where the publisher was not held back by unanswered publishes.
@@ -139,6 +146,69 @@ pub struct Outcome {
     pub joined_at: u64,
     /// When the last message arrived.
     pub last_arrival: u64,
+    /// Who came back.
+    pub returns: Returns,
+    /// Intended start of coming back to the last opening reply.
+    pub reconnect: Sparse,
+    /// Intended asking to its reply.
+    pub ask: Sparse,
+    /// Questions the server answered with an error, by code and text.
+    pub ask_errors: BTreeMap<String, u64>,
+    /// Somebody entered or left: how often that was told.
+    pub memberships: u64,
+    /// What slow clients went through.
+    pub slow: Slow,
+}
+
+/// Connections that came back.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Returns {
+    /// Connections the tool itself closed.
+    pub left: u64,
+    /// Connections that joined again, once for each time.
+    pub returned: u64,
+    /// Attempts that failed, by reason.
+    pub errors: BTreeMap<String, u64>,
+    /// Subscriptions that were given all they had missed.
+    pub recovered: u64,
+    /// Subscriptions that asked for it in vain.
+    pub unrecovered: u64,
+    /// When the last one was back.
+    pub last: u64,
+}
+
+impl Returns {
+    /// Adds another worker's.
+    pub fn merge(&mut self, other: Self) {
+        self.left += other.left;
+        self.returned += other.returned;
+        add(&mut self.errors, other.errors);
+        self.recovered += other.recovered;
+        self.unrecovered += other.unrecovered;
+        self.last = self.last.max(other.last);
+    }
+}
+
+/// Clients that read slowly. They are kept out of all other figures.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Slow {
+    /// How many there are.
+    pub clients: u64,
+    /// Messages they read.
+    pub delivered: u64,
+    /// Why the server ended their connections, by reason.
+    pub ended: BTreeMap<String, u64>,
+}
+
+impl Slow {
+    /// Adds another worker's.
+    pub fn merge(&mut self, other: Self) {
+        self.clients += other.clients;
+        self.delivered += other.delivered;
+        add(&mut self.ended, other.ended);
+    }
 }
 
 /// Adds counts by name.

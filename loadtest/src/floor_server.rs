@@ -24,6 +24,7 @@ use crate::{
     control::{Note, Order, Published},
     payload::{Marker, Stamp},
     plan::{Plan, Spelling},
+    schedule::GRACE,
     worker::Link,
 };
 
@@ -117,7 +118,7 @@ fn granted(spelling: Spelling) -> Vec<u8> {
 /// Follows the schedule: one room after another, one frame per message, one `write` per socket.
 fn publish(plan: &Plan, start: u64, rooms: &mut [Vec<TcpStream>]) -> Published {
     let schedule = plan.publishing(start);
-    let end = start + clock::nanos(plan.duration);
+    let end = start + clock::nanos(plan.duration) + GRACE;
     let marker = Marker::new(plan.run);
     let mut published = Published { sent: vec![0; rooms.len()], ..Published::default() };
     let mut sent = 0;
@@ -125,7 +126,8 @@ fn publish(plan: &Plan, start: u64, rooms: &mut [Vec<TcpStream>]) -> Published {
         thread::sleep(Duration::from_nanos(intended.saturating_sub(clock::now())));
         let room = u32::try_from(sent % u64::from(plan.rooms)).expect("a remainder of 32 bits");
         let place = room as usize;
-        let frame = encode(plan, &marker, Stamp { room, sequence: published.sent[place], slot: 0, intended });
+        let late = clock::now().saturating_sub(intended);
+        let frame = encode(plan, &marker, Stamp { room, sequence: published.sent[place], slot: 0, intended, late });
         // A client that is gone is the client's side to report.
         rooms[place].retain_mut(|stream| stream.write_all(&frame).is_ok());
         published.sent[place] += 1;

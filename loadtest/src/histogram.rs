@@ -33,6 +33,7 @@ pub struct Sparse(BTreeMap<u64, u64>);
 
 /// The points of a histogram that a report shows, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Summary {
     /// How many times were recorded.
     pub count: u64,
@@ -44,13 +45,26 @@ pub struct Summary {
     pub p50: u64,
     /// 90th percentile.
     pub p90: u64,
+    /// 95th percentile.
+    pub p95: u64,
     /// 99th percentile.
     pub p99: u64,
     /// 99.9th percentile.
     pub p999: u64,
+    /// 99.99th percentile.
+    pub p9999: u64,
     /// Longest.
     pub max: u64,
 }
+
+/// Percentiles at which a curve has its points.
+const CURVE: [f64; 22] = [
+    0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 75.0, 80.0, 85.0, 90.0, 92.5, 95.0, 97.5, 99.0, 99.5, 99.9, 99.95,
+    99.99, 99.999, 100.0,
+];
+
+/// Points of a distribution: percentile and time in nanoseconds.
+pub type Curve = Vec<(f64, u64)>;
 
 impl Histogram {
     /// Adds a time; those over an hour count as an hour.
@@ -71,6 +85,27 @@ impl Histogram {
         Sparse(self.counts.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect())
     }
 
+    /// How often each time was seen since `before`, which becomes what it is now. Times are told to two digits, because
+    /// they are sent many times during a run.
+    pub fn since(&self, before: &mut Self) -> Sparse {
+        let mut coarse = hdrhistogram::Histogram::<u64>::new_with_bounds(SHORTEST, LONGEST, 2)
+            .expect("the bounds are constants that the histogram accepts");
+        for step in self.counts.iter_recorded() {
+            let count = step.count_at_value() - before.counts.count_at(step.value_iterated_to());
+            if count > 0 {
+                coarse.saturating_record_n(step.value_iterated_to(), count);
+            }
+        }
+        before.counts = self.counts.clone();
+        Sparse(coarse.iter_recorded().map(|step| (step.value_iterated_to(), step.count_at_value())).collect())
+    }
+
+    /// The shape of the distribution; empty when nothing was recorded.
+    pub fn curve(&self) -> Curve {
+        let shown = if self.counts.is_empty() { &[][..] } else { &CURVE };
+        shown.iter().map(|&percentile| (percentile, self.counts.value_at_percentile(percentile))).collect()
+    }
+
     /// The points a report shows; all 0 when nothing was recorded.
     pub fn summary(&self) -> Summary {
         let at = |percentile| self.counts.value_at_percentile(percentile);
@@ -83,8 +118,10 @@ impl Histogram {
             mean: self.counts.mean(),
             p50: at(50.0),
             p90: at(90.0),
+            p95: at(95.0),
             p99: at(99.0),
             p999: at(99.9),
+            p9999: at(99.99),
             max: self.counts.max(),
         }
     }
@@ -109,6 +146,19 @@ mod tests {
         }
         let (one, all) = (one.summary(), all.summary());
         assert_eq!((all.count, all.p50, all.p99, all.max), (one.count, one.p50, one.p99, one.max));
+    }
+
+    #[test]
+    fn intervals_together_are_the_whole() {
+        let (mut times, mut before, mut whole) = (Histogram::default(), Histogram::default(), Histogram::default());
+        for nanos in [5_000, 70_000, 5_000, 900_000] {
+            times.record(nanos);
+            whole.merge(&times.since(&mut before));
+        }
+        assert_eq!(times.since(&mut before).0.len(), 0, "nothing is new");
+        let (times, whole) = (times.summary(), whole.summary());
+        assert_eq!(whole.count, 4);
+        assert!(whole.max.abs_diff(times.max) <= times.max / 64, "{whole:?}");
     }
 
     #[test]

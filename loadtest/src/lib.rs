@@ -19,5 +19,6 @@ pub mod report;
 pub mod scenario;
 pub mod schedule;
 pub mod threshold;
+pub mod turmoil;
 pub mod units;
 pub mod worker;

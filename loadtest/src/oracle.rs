@@ -21,6 +21,8 @@ pub enum Verdict {
 #[derive(Debug, Default)]
 pub struct Track {
     next: u32,
+    /// Since the subscriber came back: the first number it has to hear again. Those before it may be missing.
+    resume: u32,
     // Boxed because tracks are many and gaps are rare.
     gaps: Option<Box<Gaps>>,
 }
@@ -30,6 +32,8 @@ struct Gaps {
     /// First missing and first present number of each gap, ascending.
     ranges: Vec<(u32, u32)>,
     given_up: u64,
+    /// Missing because the subscriber was away.
+    away: u64,
 }
 
 impl Track {
@@ -49,9 +53,25 @@ impl Track {
             let filled = self.gaps.as_mut().is_some_and(|gaps| gaps.fill(sequence));
             return if filled { Verdict::OutOfOrder } else { Verdict::Doubled };
         }
-        self.gaps.get_or_insert_default().open(self.next, sequence);
+        let back = self.resume.clamp(self.next, sequence);
+        let gaps = self.gaps.get_or_insert_default();
+        gaps.away += u64::from(back - self.next);
+        if back < sequence {
+            gaps.open(back, sequence);
+        }
         self.next = sequence.saturating_add(1);
         Verdict::Fresh
+    }
+
+    /// The subscriber was away and is back: it has to hear everything from number `from` on.
+    pub fn rejoin(&mut self, from: u32) {
+        self.resume = self.resume.max(from);
+    }
+
+    /// How many of the `sent` messages never came because the subscriber was away.
+    pub fn away(&self, sent: u32) -> u64 {
+        let before = self.gaps.as_deref().map_or(0, |gaps| gaps.away);
+        before + u64::from(self.resume.min(sent).saturating_sub(self.next))
     }
 
     /// How many of the `sent` messages never came, those in `refused` (ascending) not counted: the server had not
@@ -59,7 +79,8 @@ impl Track {
     pub fn lost(&self, sent: u32, refused: &[u32]) -> u64 {
         let gaps = self.gaps.as_deref();
         let ranges = gaps.map_or(&[][..], |gaps| &gaps.ranges).iter().copied();
-        let missing = ranges.chain((self.next < sent).then_some((self.next, sent)));
+        let next = self.next.max(self.resume);
+        let missing = ranges.chain((next < sent).then_some((next, sent)));
         let missing = missing.map(|(from, to)| u64::from(to - from) - count_within(refused, from, to)).sum::<u64>();
         missing + gaps.map_or(0, |gaps| gaps.given_up)
     }
@@ -93,6 +114,7 @@ fn count_within(sorted: &[u32], from: u32, to: u32) -> u64 {
 
 /// Sums over subscribers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Tally {
     /// Messages of this run that arrived, all of them.
     pub delivered: u64,
@@ -104,6 +126,10 @@ pub struct Tally {
     pub misrouted: u64,
     /// Never arrived.
     pub lost: u64,
+    /// Not heard, because the subscriber was away and its room does not recover.
+    pub away: u64,
+    /// Arrived with the reply to a subscribe that recovers; counted among the delivered.
+    pub recovered: u64,
     /// Pushes that were not published by this run.
     pub foreign: u64,
 }
@@ -132,6 +158,8 @@ impl Tally {
         self.out_of_order += other.out_of_order;
         self.misrouted += other.misrouted;
         self.lost += other.lost;
+        self.away += other.away;
+        self.recovered += other.recovered;
         self.foreign += other.foreign;
     }
 }
@@ -169,6 +197,21 @@ mod tests {
     fn overtaken_is_not_lost_and_twice_is_doubled() {
         let (track, tally) = heard(&[0, 2, 3, 1, 1, 3]);
         assert_eq!((tally.out_of_order, tally.doubled, track.lost(4, &[])), (1, 2, 0));
+    }
+
+    #[test]
+    fn who_was_away_is_asked_only_for_what_came_since() {
+        let (mut track, _) = heard(&[0, 1]);
+        track.rejoin(5);
+        assert_eq!((track.lost(9, &[]), track.away(9)), (4, 3), "nothing came since");
+        track.record(7);
+        assert_eq!((track.lost(9, &[]), track.away(9)), (3, 3), "two between, one at the end");
+        let (mut early, _) = heard(&[0, 1]);
+        early.rejoin(5);
+        for number in 3..9 {
+            assert_eq!(early.record(number), Verdict::Fresh);
+        }
+        assert_eq!((early.lost(9, &[]), early.away(9)), (0, 1), "it came back a little before it knew");
     }
 
     #[test]

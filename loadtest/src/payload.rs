@@ -1,8 +1,8 @@
-//! What is published: a JSON string of an exact size that opens with a marker and four numbers of fixed width, so that a
+//! What is published: a JSON string of an exact size that opens with a marker and five numbers of fixed width, so that a
 //! receiver finds and reads them in a few nanoseconds without parsing JSON. Knows no sockets.
 //!
 //! ```text
-//! "~rlt<run 8><room 8><sequence 8><slot 8><intended time 16>······"      all numbers in lower-case hexadecimal
+//! "~rlt<run 8><room 8><sequence 8><slot 8><intended time 16><late 8>···"      all numbers in lower-case hexadecimal
 //! ```
 
 use memchr::memmem::Finder;
@@ -11,7 +11,9 @@ use memchr::memmem::Finder;
 pub const MIN_SIZE: usize = 2 + MARKER + NUMBERS;
 
 const MARKER: usize = 12;
-const NUMBERS: usize = 40;
+const NUMBERS: usize = 48;
+/// What is sent late is told in steps of 256 ns, so that eight digits reach up to 18 minutes.
+const LATE_STEP: u32 = 8;
 
 /// The numbers a published message carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub struct Stamp {
     pub slot: u32,
     /// When it was meant to be sent, nanoseconds of [`crate::clock`].
     pub intended: u64,
+    /// How long after that it was sent, nanoseconds, rounded down to a step of 256.
+    pub late: u64,
 }
 
 /// Writes and finds the payloads of one run; those of other runs are not found.
@@ -43,7 +47,8 @@ impl Marker {
         let end = out.len() + size.max(MIN_SIZE);
         out.push(b'"');
         out.extend_from_slice(self.finder.needle());
-        for number in [stamp.room, stamp.sequence, stamp.slot, high(stamp.intended), low(stamp.intended)] {
+        let late = u32::try_from(stamp.late >> LATE_STEP).unwrap_or(u32::MAX);
+        for number in [stamp.room, stamp.sequence, stamp.slot, high(stamp.intended), low(stamp.intended), late] {
             out.extend_from_slice(&to_hex(number));
         }
         out.resize(end - 1, b'.');
@@ -61,6 +66,7 @@ impl Marker {
             sequence: from_hex(groups[1]),
             slot: from_hex(groups[2]),
             intended: u64::from(from_hex(groups[3])) << 32 | u64::from(from_hex(groups[4])),
+            late: u64::from(from_hex(groups[5])) << LATE_STEP,
         })
     }
 }
@@ -97,8 +103,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_found(run: u32, room: u32, sequence: u32, slot: u32, intended: u64, size in MIN_SIZE..300) {
-            let stamp = Stamp { room, sequence, slot, intended };
+        fn what_is_written_is_found(run: u32, room: u32, sequence: u32, slot: u32, intended: u64, late: u32, size in MIN_SIZE..300) {
+            let stamp = Stamp { room, sequence, slot, intended, late: u64::from(late) << LATE_STEP };
             let marker = Marker::new(run);
             let mut message = br#"{"push":{"channel":"room:1","pub":{"data":"#.to_vec();
             let before = message.len();
@@ -115,7 +121,7 @@ mod tests {
     fn a_cut_payload_is_not_found() {
         let marker = Marker::new(1);
         let mut message = Vec::new();
-        marker.write(Stamp { room: 1, sequence: 2, slot: 3, intended: 4 }, 100, &mut message);
+        marker.write(Stamp { room: 1, sequence: 2, slot: 3, intended: 4, late: 0 }, 100, &mut message);
         assert_eq!(marker.find(&message[..MARKER + NUMBERS]), None);
     }
 }

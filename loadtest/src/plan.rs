@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock,
-    schedule::{Rate, Schedule},
+    schedule::{Rate, Schedule, Spike},
+    turmoil::{Turmoil, Wishes, mixed},
 };
 
 /// One server to connect to.
@@ -23,6 +24,15 @@ pub struct Target {
     pub host: String,
     /// Path and query of the upgrade request.
     pub path: String,
+}
+
+/// The server API through which is published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Api {
+    /// Where its method `publish` is.
+    pub target: Target,
+    /// Its key; empty where it asks for none.
+    pub key: String,
 }
 
 /// How messages are spelt.
@@ -70,6 +80,8 @@ pub struct Plan {
     pub connect_rate: Rate,
     /// Messages per second, all publishers together.
     pub rate: Rate,
+    /// A stretch at another rate.
+    pub spike: Option<Spike>,
     /// Bytes of a payload.
     pub size: usize,
     /// How long is published.
@@ -82,6 +94,12 @@ pub struct Plan {
     pub spelling: Spelling,
     /// HS256 secret; without one, clients connect without a token.
     pub secret: Option<String>,
+    /// Through which publishers speak, unless they are clients.
+    pub api: Option<Api>,
+    /// What clients ask of their rooms.
+    pub wishes: Wishes,
+    /// What goes on beside the publishing.
+    pub turmoil: Turmoil,
 }
 
 impl Plan {
@@ -100,13 +118,19 @@ impl Plan {
         format!("{}{room}", self.room_prefix)
     }
 
-    /// The server of connection `number`, publishers first: neighbours in a room go to different servers.
-    pub fn target_of(&self, number: u32) -> &Target {
+    /// The server of connection `number`, publishers first: neighbours in a room go to different servers. With each
+    /// `detour` it is another one, so that those of a server that is gone spread over the others.
+    pub fn target_of(&self, number: u32, detour: u32) -> &Target {
+        if let (Some(api), Role::Publisher(_)) = (&self.api, self.role_of(number)) {
+            return &api.target;
+        }
         let turn = match self.role_of(number) {
             Role::Publisher(publisher) => publisher as usize,
             Role::Client(client) => client as usize + (client / self.rooms) as usize,
         };
-        &self.targets[turn % self.targets.len()]
+        let others = (self.targets.len() - 1).max(1);
+        let step = 1 + usize::try_from(mixed(number.into())).unwrap_or(0) % others;
+        &self.targets[(turn + detour as usize * step) % self.targets.len()]
     }
 
     /// The own address of connection `number`, if any is prescribed.
@@ -124,7 +148,7 @@ impl Plan {
     pub fn heard_by(&self, number: u32) -> RoomSet {
         match self.role_of(number) {
             Role::Client(client) => RoomSet::one(client % self.rooms),
-            Role::Publisher(publisher) if self.publishers_subscribe => self.rooms_of(publisher).0,
+            Role::Publisher(publisher) if self.publishers_subscribe && self.api.is_none() => self.rooms_of(publisher).0,
             Role::Publisher(_) => RoomSet { count: 0, ..RoomSet::one(0) },
         }
     }
@@ -134,6 +158,20 @@ impl Plan {
         let first = publisher % self.rooms;
         let count = (self.rooms - first).div_ceil(self.publishers);
         (RoomSet { first, step: self.publishers, count }, publisher / self.rooms)
+    }
+
+    /// How many messages of the one in `slot` in `room` are before `moment`: the number of the first that is not.
+    pub fn sent_before(&self, publishing: Schedule, room: u32, slot: u32, moment: u64) -> u32 {
+        let publisher =
+            if self.publishers > self.rooms { slot * self.rooms + room } else { room % self.publishers.max(1) };
+        if publisher >= self.publishers {
+            return 0;
+        }
+        let rooms = self.rooms_of(publisher).0;
+        let place = u64::from(rooms.index_of(room).unwrap_or(0));
+        let all = publishing.share(publisher.into(), self.publishers.into()).count_before(moment);
+        let count = u64::from(rooms.count);
+        u32::try_from((all + count - 1 - place) / count).unwrap_or(u32::MAX)
     }
 
     /// How many publishers a room has at most.
@@ -148,7 +186,7 @@ impl Plan {
 
     /// When messages are published, all publishers together.
     pub fn publishing(&self, start: u64) -> Schedule {
-        Schedule::new(start, self.rate, self.rate.count_in(clock::nanos(self.duration)))
+        Schedule::over(start, self.rate, clock::nanos(self.duration), self.spike)
     }
 }
 
@@ -215,12 +253,16 @@ mod tests {
             publishers_subscribe: true,
             connect_rate: Rate(0),
             rate: Rate(0),
+            spike: None,
             size: 128,
             duration: Duration::ZERO,
             in_flight: 1,
             quiet: Duration::ZERO,
             spelling: Spelling::Json,
             secret: None,
+            api: None,
+            wishes: Wishes::default(),
+            turmoil: Turmoil::default(),
         }
     }
 
@@ -248,7 +290,37 @@ mod tests {
     fn rooms_of_two_lie_on_both_servers() {
         let plan = plan(1000, 500, 1);
         for room in 0..500 {
-            assert_ne!(plan.target_of(room + 1), plan.target_of(room + 501));
+            assert_ne!(plan.target_of(room + 1, 0), plan.target_of(room + 501, 0));
+        }
+    }
+
+    #[test]
+    fn a_detour_leads_elsewhere_and_spreads() {
+        let mut plan = plan(1000, 1, 0);
+        plan.targets = (0..5).map(|port| Target { host: port.to_string(), ..plan.targets[0].clone() }).collect();
+        let mut seen = HashMap::new();
+        for number in (0..1000).filter(|&number| plan.target_of(number, 0).host == "0") {
+            *seen.entry(plan.target_of(number, 1).host.clone()).or_insert(0) += 1;
+        }
+        assert!(seen.len() == 4 && !seen.contains_key("0") && seen.values().all(|&count| count > 20), "{seen:?}");
+    }
+
+    #[test]
+    fn the_number_of_a_message_follows_from_the_schedule() {
+        for (rooms, publishers) in [(7, 3), (1, 4), (5, 5), (9, 1)] {
+            let plan =
+                Plan { rate: Rate::per_second(10), duration: Duration::from_secs(4), ..plan(10, rooms, publishers) };
+            let schedule = plan.publishing(0);
+            let mut sent = HashMap::new();
+            for moment in (0..plan.duration.as_secs() * 10).map(|tenth| tenth * clock::SECOND / 10) {
+                for ((room, slot), count) in &sent {
+                    assert_eq!(plan.sent_before(schedule, *room, *slot, moment), *count, "{rooms} {publishers}");
+                }
+                let nth = moment / (clock::SECOND / 10);
+                let publisher = u32::try_from(nth).expect("few") % publishers;
+                let (rooms, slot) = plan.rooms_of(publisher);
+                *sent.entry((rooms.nth(nth / u64::from(publishers)), slot)).or_insert(0) += 1;
+            }
         }
     }
 

@@ -78,6 +78,17 @@ pub fn rate(text: &str) -> Result<Rate, String> {
     }
 }
 
+/// A share such as `10%`, for the command line; 0.1 of it.
+///
+/// # Errors
+/// It is no number of percent.
+pub fn percent(text: &str) -> Result<f64, String> {
+    match split(text)? {
+        (number, "%" | "") => Ok(number / 100.0),
+        (_, unit) => Err(format!("`{text}` is to be in percent, not in `{unit}`")),
+    }
+}
+
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "callers bound it; `split` takes no sign")]
 fn whole(number: f64) -> u32 {
     number.round() as u32

@@ -18,7 +18,7 @@ fn checked(mischief: Mischief) -> Value {
 fn deliveries(delivered: u64, lost: u64, doubled: u64, out_of_order: u64) -> Value {
     json!({
         "delivered": delivered, "lost": lost, "doubled": doubled, "out_of_order": out_of_order,
-        "misrouted": 0, "foreign": 0,
+        "misrouted": 0, "foreign": 0, "away": 0, "recovered": 0,
     })
 }
 

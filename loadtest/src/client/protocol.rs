@@ -5,7 +5,7 @@ use bytes::Bytes;
 use memchr::memchr;
 use roomcast_shared::protocol::{
     Encoding,
-    command::{Command, ConnectRequest, PublishRequest, SubscribeRequest},
+    command::{ChannelRequest, Command, ConnectRequest, PublishRequest, SubscribeRequest},
     reply::Reply,
 };
 
@@ -13,7 +13,10 @@ use super::{
     End,
     frame::{self, Opcode},
 };
-use crate::plan::Spelling;
+use crate::{
+    plan::Spelling,
+    turmoil::{Question, Wishes},
+};
 
 /// Subscribe commands that go into one frame, well below any server's message limit.
 const SUBSCRIBES_PER_FRAME: usize = 64;
@@ -96,21 +99,75 @@ fn decode(spelling: Spelling, message: &[u8]) -> Message<'static> {
     }
 }
 
-/// Why a push ends a subscription or the connection, if it does.
-pub fn ending(spelling: Spelling, push: &[u8]) -> Option<String> {
-    let push = spelling.encoding().replies(push).next()?.ok()?.push?;
-    match (push.unsubscribe, push.disconnect) {
-        (Some(push), _) => Some(format!("unsubscribed: {} {}", push.code, push.reason)),
-        (_, push) => push.map(|push| format!("{} {}", push.code, push.reason)),
+/// What a push says that carries nothing published by this run.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    /// Somebody entered or left.
+    Membership,
+    /// A subscription or the connection ends, and why.
+    Ending(String),
+    /// Anything else.
+    Foreign,
+}
+
+/// Understands a push that carries nothing published by this run.
+pub fn news(spelling: Spelling, push: &[u8]) -> News {
+    let Some(Ok(Reply { push: Some(push), .. })) = spelling.encoding().replies(push).next() else {
+        return News::Foreign;
+    };
+    match (push.unsubscribe, push.disconnect, push.join.or(push.leave)) {
+        (Some(push), ..) => News::Ending(format!("unsubscribed: {} {}", push.code, push.reason)),
+        (_, Some(push), _) => News::Ending(format!("{} {}", push.code, push.reason)),
+        (.., Some(_)) => News::Membership,
+        _ => News::Foreign,
+    }
+}
+
+/// The offset of a publication; 0 where it has none.
+pub fn offset(spelling: Spelling, push: &[u8]) -> u64 {
+    if spelling == Spelling::Json {
+        // The last one, because a payload may hold the word too, and comes before it.
+        let number = memchr::memmem::rfind(push, b"\"offset\":").map(|at| &push[at + 9..]).unwrap_or_default();
+        return number
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .fold(0, |sum, byte| sum * 10 + u64::from(byte - b'0'));
+    }
+    let reply = spelling.encoding().replies(push).next().and_then(Result::ok);
+    reply.and_then(|reply| reply.push?.publication).map_or(0, |publication| publication.offset)
+}
+
+/// What a client remembers of a room that recovers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Epoch of the room.
+    pub epoch: String,
+    /// Offset of the last publication heard.
+    pub offset: u64,
+}
+
+/// The subscribe of a client that wishes so, and remembers `position`, if any.
+fn subscribe(room: &str, wishes: Wishes, position: Option<&Position>) -> SubscribeRequest {
+    let Position { epoch, offset } = position.cloned().unwrap_or_default();
+    SubscribeRequest {
+        channel: room.to_owned(),
+        positioned: wishes.positioned,
+        recoverable: wishes.recover,
+        recover: position.is_some(),
+        join_leave: wishes.join_leave,
+        epoch,
+        offset,
+        ..SubscribeRequest::default()
     }
 }
 
 /// The frames that open a session: connect and the subscribes to `rooms`, as SDKs send them, not waiting for replies.
-pub fn opening(spelling: Spelling, token: String, rooms: &[String]) -> Vec<u8> {
+/// `positions` are those of the rooms, in their order, or none.
+pub fn opening(spelling: Spelling, token: String, rooms: &[String], wishes: Wishes, positions: &[Position]) -> Vec<u8> {
     let connect = ConnectRequest { token, name: "loadtest".into(), ..ConnectRequest::default() };
     let mut commands = vec![Command { id: CONNECT_ID, connect: Some(Box::new(connect)), ..Command::default() }];
-    commands.extend((CONNECT_ID + 1..).zip(rooms).map(|(id, room)| {
-        let subscribe = SubscribeRequest { channel: room.clone(), ..SubscribeRequest::default() };
+    commands.extend((CONNECT_ID + 1..).zip(rooms.iter().enumerate()).map(|(id, (place, room))| {
+        let subscribe = subscribe(room, wishes, positions.get(place));
         Command { id, subscribe: Some(Box::new(subscribe)), ..Command::default() }
     }));
     let mut out = Vec::new();
@@ -132,6 +189,18 @@ pub fn publish(spelling: Spelling, id: u32, room: &str, payload: Vec<u8>, out: &
     let publish = PublishRequest { channel: room.to_owned(), data: Bytes::from(payload) };
     let command = Command { id, publish: Some(Box::new(publish)), ..Command::default() };
     let mut message = Vec::with_capacity(256);
+    encode(spelling.encoding(), &command, &mut message);
+    frame::write(data(spelling), &message, out);
+}
+
+/// Appends the frame of a question about a room.
+pub fn ask(spelling: Spelling, id: u32, question: Question, room: &str, out: &mut Vec<u8>) {
+    let room = Some(ChannelRequest { channel: room.to_owned() });
+    let command = match question {
+        Question::Presence => Command { id, presence: room, ..Command::default() },
+        Question::PresenceStats => Command { id, presence_stats: room, ..Command::default() },
+    };
+    let mut message = Vec::new();
     encode(spelling.encoding(), &command, &mut message);
     frame::write(data(spelling), &message, out);
 }
@@ -198,9 +267,33 @@ mod tests {
     }
 
     #[test]
+    fn offsets_are_found_behind_the_payload() {
+        let data = Bytes::from_static(br#"{"offset":7}"#);
+        let publication = Publication { data, offset: 4_294_967_296, ..Publication::default() };
+        for spelling in [Spelling::Json, Spelling::Protobuf] {
+            let mut push = Vec::new();
+            spelling.encoding().encode_publication("room", &publication, &mut push).expect("it is JSON");
+            assert_eq!(offset(spelling, &push), 4_294_967_296, "{spelling:?}");
+        }
+    }
+
+    #[test]
+    fn who_comes_back_names_its_position() {
+        let (rooms, position) = (["r".to_owned()], Position { epoch: "e".into(), offset: 9 });
+        let wishes = Wishes { recover: true, ..Wishes::default() };
+        let bytes = opening(Spelling::Json, String::new(), &rooms, wishes, &[position]);
+        let (frame, _) = frame::read_masked(&bytes).expect("whole");
+        let subscribe = Encoding::Json.commands(&frame).nth(1).expect("two").expect("valid").subscribe.expect("it is");
+        assert_eq!(
+            (subscribe.recover, subscribe.recoverable, &*subscribe.epoch, subscribe.offset),
+            (true, true, "e", 9)
+        );
+    }
+
+    #[test]
     fn opening_commands_are_split_over_frames() {
         let rooms: Vec<String> = (0..100).map(|n| format!("r{n}")).collect();
-        let bytes = opening(Spelling::Json, "t".into(), &rooms);
+        let bytes = opening(Spelling::Json, "t".into(), &rooms, Wishes::default(), &[]);
         let (first, length) = frame::read_masked(&bytes).expect("whole");
         let (second, rest) = frame::read_masked(&bytes[length..]).expect("whole");
         assert_eq!(length + rest, bytes.len());

@@ -14,6 +14,15 @@ pub fn render(report: &Report) -> Result<String> {
     Ok(serde_json::to_string_pretty(report)? + "\n")
 }
 
+/// Reads one.
+///
+/// # Errors
+/// The file cannot be read, or holds no report.
+pub fn read(path: &Path) -> Result<Report> {
+    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is no report of this tool", path.display()))
+}
+
 /// Writes it to a file.
 ///
 /// # Errors

@@ -1,47 +1,74 @@
-//! What a run comes to: the figures, the floor's beside them, warnings about the tool itself, broken thresholds. The forms
-//! it is printed in lie beside this file. Knows figures, not how they were measured.
+//! What a run comes to: the figures of each server, the floor's beside them, warnings about the tool itself, broken
+//! thresholds. The forms it is printed in lie beside this file. Knows figures, not how they were measured.
 
+pub mod compare;
+pub mod html;
 pub mod json;
+mod plot;
+mod table;
 pub mod text;
+mod warnings;
 
-use serde::Serialize;
+use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
+use self::warnings::warnings;
 use crate::{
-    clock::MILLISECOND,
-    figures::{Figures, TIMES_FLOOR},
+    cli::Trial,
+    figures::{Figures, NAMES, TIMES_FLOOR, Unit},
     plan::{Plan, Spelling},
     threshold::Threshold,
-    units,
 };
 
-/// Share of its core from which a worker counts as the bottleneck.
-const BUSY_WORKER: f64 = 0.9;
-/// Share of the machine from which the tool leaves the server too little.
-const BUSY_MACHINE: f64 = 0.7;
-/// Lateness of one publish in a hundred from which the schedule counts as not held.
-const LATE: u64 = 2 * MILLISECOND;
-
 /// A whole report.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// Version of this tool.
-    pub version: &'static str,
+    pub version: String,
+    /// Name of the scenario, if it was one.
+    #[serde(default)]
+    pub scenario: Option<String>,
+    /// What the first server is called.
+    #[serde(default)]
+    pub name: String,
     /// What was asked for.
     pub load: Load,
-    /// What was measured.
+    /// What was measured of the first server.
     pub figures: Figures,
     /// The same load on the bare write loop.
     pub floor: Option<Figures>,
     /// Processor time per delivery as a multiple of the floor's.
     pub times_floor: Option<f64>,
+    /// Every figure that the floor has too, as a multiple of it.
+    #[serde(default)]
+    pub ratios: BTreeMap<String, f64>,
+    /// The same load on other servers.
+    #[serde(default)]
+    pub against: Vec<Other>,
     /// What makes the figures doubtful.
     pub warnings: Vec<String>,
-    /// Conditions of `--fail-if` that came true.
+    /// Conditions of `--fail-if` that came true for the first server.
     pub failed: Vec<String>,
 }
 
+/// Another server under the same load.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Other {
+    /// What it is called.
+    pub name: String,
+    /// Its URLs.
+    pub servers: Vec<String>,
+    /// What was measured.
+    pub figures: Figures,
+    /// Processor time per delivery as a multiple of the floor's.
+    pub times_floor: Option<f64>,
+    /// Every figure that the floor has too, as a multiple of it.
+    pub ratios: BTreeMap<String, f64>,
+}
+
 /// What was asked for, without secrets.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Load {
     /// Servers; empty for the floor alone.
     pub servers: Vec<String>,
@@ -64,23 +91,52 @@ pub struct Load {
 }
 
 impl Report {
-    /// Puts together what was measured and holds it against the thresholds.
-    pub fn new(plan: &Plan, figures: Figures, floor: Option<Figures>, thresholds: &[Threshold]) -> Self {
-        let times_floor = times_floor(&figures, floor.as_ref());
+    /// Puts together what was measured of each server and holds the first against the thresholds. There must be one.
+    pub fn new(
+        scenario: Option<String>,
+        measured: Vec<(&Trial, Figures)>,
+        floor: Option<Figures>,
+        thresholds: &[Threshold],
+    ) -> Self {
+        let warnings = measured.iter().flat_map(|(trial, figures)| warnings(trial, figures)).collect();
+        let mut all = measured.into_iter().map(|(trial, figures)| (trial, Other::new(trial, figures, floor.as_ref())));
+        let (trial, first) = all.next().expect("a run has a server");
         let value = |threshold: &Threshold| match threshold.figure.name {
-            TIMES_FLOOR => times_floor,
-            _ => threshold.figure.of(&figures),
+            TIMES_FLOOR => first.times_floor,
+            _ => threshold.figure.of(&first.figures),
         };
         let broken = thresholds.iter().filter(|threshold| threshold.is_broken_by(value(threshold)));
-        let failed = broken.map(|threshold| threshold.show(value(threshold))).collect();
         Self {
-            version: env!("CARGO_PKG_VERSION"),
-            load: Load::of(plan),
-            warnings: warnings(&figures, plan),
-            times_floor,
-            failed,
-            figures,
+            version: env!("CARGO_PKG_VERSION").into(),
+            scenario,
+            load: Load::of(&trial.plan),
+            warnings,
+            failed: broken.map(|threshold| threshold.show(value(threshold))).collect(),
+            name: first.name,
+            times_floor: first.times_floor,
+            ratios: first.ratios,
+            figures: first.figures,
+            against: all.map(|(_, other)| other).collect(),
             floor,
+        }
+    }
+
+    /// Names and figures of all servers, the floor last.
+    pub fn columns(&self) -> Vec<(&str, &Figures)> {
+        let others = self.against.iter().map(|other| (other.name.as_str(), &other.figures));
+        let first = [(self.name.as_str(), &self.figures)].into_iter();
+        first.chain(others).chain(self.floor.iter().map(|floor| ("floor", floor))).collect()
+    }
+}
+
+impl Other {
+    fn new(trial: &Trial, figures: Figures, floor: Option<&Figures>) -> Self {
+        Self {
+            name: trial.course.name.clone(),
+            servers: servers(&trial.plan),
+            times_floor: times_floor(&figures, floor),
+            ratios: floor.map(|floor| ratios(&figures, floor)).unwrap_or_default(),
+            figures,
         }
     }
 }
@@ -88,7 +144,7 @@ impl Report {
 impl Load {
     fn of(plan: &Plan) -> Self {
         Self {
-            servers: plan.targets.iter().map(|target| format!("ws://{}{}", target.host, target.path)).collect(),
+            servers: servers(plan),
             clients: plan.clients,
             rooms: plan.rooms,
             publishers: plan.publishers,
@@ -101,33 +157,20 @@ impl Load {
     }
 }
 
+fn servers(plan: &Plan) -> Vec<String> {
+    plan.targets.iter().map(|target| format!("ws://{}{}", target.host, target.path)).collect()
+}
+
 fn times_floor(figures: &Figures, floor: Option<&Figures>) -> Option<f64> {
     Some(figures.server?.cpu_per_delivery? / floor?.server?.cpu_per_delivery?)
 }
 
-/// What the tool itself may have spoilt.
-fn warnings(figures: &Figures, plan: &Plan) -> Vec<String> {
-    let generator = &figures.generator;
-    let mut warnings = Vec::new();
-    if generator.busiest > BUSY_WORKER {
-        warnings.push(format!(
-            "a worker used {:.0} % of its core: the generator is the bottleneck; give it more --workers or cores",
-            100.0 * generator.busiest
-        ));
-    }
-    if generator.machine > BUSY_MACHINE {
-        warnings.push(format!(
-            "the workers used {:.0} % of the machine: a server on it gets too little",
-            100.0 * generator.machine
-        ));
-    }
-    if generator.lateness.p99 > LATE {
-        let late = units::show_nanos(f64::from(u32::try_from(generator.lateness.p99).unwrap_or(u32::MAX)));
-        warnings.push(format!("one publish in a hundred was sent {late} or more after its time by the generator"));
-    }
-    if figures.connected < u64::from(plan.connections()) {
-        let (connected, asked) = (figures.connected, plan.connections());
-        warnings.push(format!("only {connected} of {asked} connections got through; the figures are theirs alone"));
-    }
-    warnings
+/// Times, sizes and rates as multiples of the floor's. What the floor does for nothing has no multiple.
+fn ratios(figures: &Figures, floor: &Figures) -> BTreeMap<String, f64> {
+    let quantities = NAMES.iter().filter(|name| name.unit != Unit::Count);
+    let ratio = quantities.filter_map(|name| {
+        let (value, floor) = (name.of(figures)?, name.of(floor).filter(|floor| *floor > 0.0)?);
+        Some((name.name.to_owned(), value / floor))
+    });
+    ratio.collect()
 }

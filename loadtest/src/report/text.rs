@@ -1,16 +1,20 @@
-//! The report for people: one table, the floor's column and the ratio to it where there is one.
+//! The report for people: what one server did in words, and then all figures side by side with those of other servers and
+//! of the floor, where there are some.
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use super::Report;
+use super::{
+    Report,
+    table::{rows, show, show_ratio},
+};
 use crate::{
     figures::{Figures, find},
     histogram::Summary,
     units::{show_bytes, show_count, show_nanos},
 };
 
-/// Figures shown beside the floor's, by name.
-const COMPARED: [&str; 6] = ["p50", "p90", "p99", "p999", "max", "cpu_per_delivery"];
+/// Figures of deliveries with a row of their own, by name.
+const DELIVERY: [&str; 6] = ["p50", "p90", "p99", "p999", "max", "cpu_per_delivery"];
 
 /// The whole table.
 pub fn render(report: &Report) -> String {
@@ -26,6 +30,8 @@ pub fn render(report: &Report) -> String {
         publish_rows(figures, &mut row);
         delivery_rows(report, &mut row);
     }
+    return_rows(figures, &mut row);
+    side_rows(figures, &mut row);
     generator_rows(figures, &mut row);
     for warning in &report.warnings {
         row("warning", warning.clone());
@@ -33,15 +39,43 @@ pub fn render(report: &Report) -> String {
     for failed in &report.failed {
         row("FAILED", failed.clone());
     }
+    if report.columns().len() > 1 {
+        out.push_str(&side_by_side(report));
+    }
     out
+}
+
+/// All figures in columns, with their multiples of the floor.
+fn side_by_side(report: &Report) -> String {
+    let columns = report.columns();
+    let mut out = format!("\n{:<22}", "figure");
+    let servers = if report.floor.is_some() { &columns[..columns.len() - 1] } else { &[] };
+    let heads = columns.iter().map(|(name, _)| (*name).to_owned());
+    for head in heads.chain(servers.iter().map(|(name, _)| format!("{name} x floor"))) {
+        let _ = write!(out, " {head:>18}");
+    }
+    for row in rows(report) {
+        let _ = write!(out, "\n{:<22}", row.name.name);
+        let values = row.values.iter().map(|value| show(row.name, *value));
+        for cell in values.chain(row.ratios.iter().map(|ratio| show_ratio(*ratio))) {
+            let _ = write!(out, " {cell:>18}");
+        }
+    }
+    out + "\n"
 }
 
 type Row<'a> = dyn FnMut(&str, String) + 'a;
 
 fn load_rows(report: &Report, row: &mut Row<'_>) {
     let load = &report.load;
+    if let Some(scenario) = &report.scenario {
+        row("scenario", scenario.clone());
+    }
     if !load.servers.is_empty() {
-        row("servers", load.servers.join(" "));
+        row(&report.name, load.servers.join(" "));
+    }
+    for other in &report.against {
+        row(&other.name, other.servers.join(" "));
     }
     let (clients, rooms) = (load.clients, load.rooms);
     row("load", format!("{clients} clients in {rooms} rooms, {} bytes, {}/s asked", load.size, show_count(load.rate)));
@@ -59,6 +93,11 @@ fn connect_rows(figures: &Figures, row: &mut Row<'_>) {
         if let Some(idle) = cost.cpu_per_idle_second {
             row("CPU per idle second", format!("{} per connection", show_nanos(idle)));
         }
+    }
+    if let Some(memory) = figures.machine {
+        let (all, kernel) = (show_bytes(memory.all_per_connection), show_bytes(memory.kernel_per_connection));
+        let own = show_bytes(memory.generator_per_connection);
+        row("machine per connection", format!("{all}; of it kernel {kernel}, this tool {own}"));
     }
 }
 
@@ -89,16 +128,52 @@ fn delivery_rows(report: &Report, row: &mut Row<'_>) {
         ("foreign", tally.foreign),
     ];
     row("checked", check.map(|(name, count)| format!("{} {name}", show_count_of(count))).join(", "));
-    for name in COMPARED {
-        let Some(name) = find(name) else { continue };
+    if tally.away > 0 {
+        row("not heard while away", show_count_of(tally.away));
+    }
+    for name in DELIVERY.iter().filter_map(|name| find(name)) {
         let Some(value) = name.of(figures) else { continue };
-        let floor = report.floor.as_ref().and_then(|floor| name.of(floor));
-        let beside = floor.map(|floor| format!("   {:>6.2} x floor ({})", value / floor, name.show(floor)));
         let label = match name.name {
             "cpu_per_delivery" => "CPU per delivery".into(),
             percentile => format!("delivery {percentile}"),
         };
-        row(&label, format!("{:>10}{}", name.show(value), beside.unwrap_or_default()));
+        row(&label, format!("{:>10}", name.show(value)));
+    }
+    if figures.raw.count > 0 {
+        row("from the actual send", times(&figures.raw));
+    }
+}
+
+fn return_rows(figures: &Figures, row: &mut Row<'_>) {
+    let returns = &figures.returns;
+    if returns.returned > 0 {
+        row("came back", format!("{}, {}", show_count_of(returns.returned), times(&figures.reconnect)));
+    }
+    if let Some(after) = figures.back_after.filter(|_| returns.returned > 0) {
+        row("all back after", show_nanos(float(after)));
+    }
+    if returns.recovered + returns.unrecovered > 0 {
+        let (recovered, unrecovered) = (show_count_of(returns.recovered), show_count_of(returns.unrecovered));
+        let messages = show_count_of(figures.deliveries.recovered);
+        row("recovered", format!("{recovered} subscriptions with {messages} messages, {unrecovered} in vain"));
+    }
+    reasons("return error", &returns.errors, row);
+}
+
+/// Questions, memberships and slow clients.
+fn side_rows(figures: &Figures, row: &mut Row<'_>) {
+    if figures.ask.count > 0 {
+        row("questions", format!("{}, {}", show_count_of(figures.ask.count), times(&figures.ask)));
+    }
+    reasons("question error", &figures.ask_errors, row);
+    if figures.memberships > 0 {
+        row("joins and leaves", format!("{} told", show_count_of(figures.memberships)));
+    }
+    let slow = &figures.slow;
+    if slow.clients > 0 {
+        let (clients, delivered) = (show_count_of(slow.clients), show_count_of(slow.delivered));
+        row("slow clients", format!("{clients} read {delivered}; they are in no other figure"));
+        reasons("slow client ended", &slow.ended, row);
     }
 }
 

@@ -11,8 +11,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::progress::Line;
-use crate::control::{Note, Order, Progress};
+use super::watch::Watch;
+use crate::control::{Note, Order};
 
 /// How long a process may take to end once its input is closed.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -21,7 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Crew {
     members: Vec<Member>,
     notes: Receiver<(usize, Option<Note>)>,
-    progress: Vec<Progress>,
 }
 
 struct Member {
@@ -49,7 +48,7 @@ impl Crew {
             // Not joined: it ends with the process it listens to.
             thread::spawn(move || listen(index, output, &sender));
         }
-        Ok(Self { progress: vec![Progress::default(); members.len()], members, notes })
+        Ok(Self { members, notes })
     }
 
     /// Process ids.
@@ -80,35 +79,34 @@ impl Crew {
     ///
     /// # Errors
     /// One of them gives up or is gone.
-    pub(super) fn gather<T>(&mut self, line: &mut Line, mut pick: impl FnMut(Note) -> Option<T>) -> Result<Vec<T>> {
+    pub(super) fn gather<T>(&mut self, watch: &mut Watch, mut pick: impl FnMut(Note) -> Option<T>) -> Result<Vec<T>> {
         let mut picked = Vec::new();
         while picked.len() < self.members.len() {
-            if let Some(note) = self.hear(None, line)? {
+            if let Some(note) = self.hear(None, watch)? {
                 picked.extend(pick(note));
             }
         }
         Ok(picked)
     }
 
-    /// Lets time pass, keeping the progress line going.
+    /// Lets time pass, keeping the onlooker going.
     ///
     /// # Errors
     /// As [`gather`](Self::gather).
-    pub(super) fn pass(&mut self, time: Duration, line: &mut Line) -> Result<()> {
+    pub(super) fn pass(&mut self, time: Duration, watch: &mut Watch) -> Result<()> {
         let until = Instant::now() + time;
         while Instant::now() < until {
-            self.hear(Some(until), line)?;
+            self.hear(Some(until), watch)?;
         }
         Ok(())
     }
 
     /// The next note that is not about progress; `None` at the deadline.
-    fn hear(&mut self, until: Option<Instant>, line: &mut Line) -> Result<Option<Note>> {
+    fn hear(&mut self, until: Option<Instant>, watch: &mut Watch) -> Result<Option<Note>> {
         let left = until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
         match self.notes.recv_timeout(left.min(Duration::from_hours(1))) {
-            Ok((index, Some(Note::Progress(progress)))) => {
-                self.progress[index] = progress;
-                line.show(&self.progress);
+            Ok((index, Some(Note::Progress { sums, latency }))) => {
+                watch.take(index, sums, latency);
                 Ok(None)
             }
             Ok((index, Some(Note::Failed { reason }))) => bail!("worker {index} gave up: {reason}"),

@@ -8,22 +8,27 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use super::{crew::Crew, progress::Line};
+use super::{
+    crew::Crew,
+    sums::{Sums, float},
+    watch::Watch,
+};
 use crate::{
     clock,
-    control::{Note, Order, Outcome, Published, add},
-    figures::{Cost, Figures, Generator},
-    histogram::Histogram,
-    oracle::Tally,
+    control::{Note, Order, Outcome, Published},
+    figures::{Cost, Figures, Generator, Memory},
     plan::Plan,
-    process::Usage,
+    process::{Machine, Usage},
 };
+
+/// The phase in which is published.
+pub(super) const PUBLISH: &str = "publish";
 
 /// Time between telling everyone when to start and that moment.
 const HEAD_START: u64 = 100 * clock::MILLISECOND;
 
 /// Lengths of the phases that only wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pauses {
     /// Between the ramp and the measuring of memory.
     pub settle: Duration,
@@ -44,90 +49,100 @@ pub(super) struct Run<'a> {
     pub(super) plan: &'a Plan,
     /// Lengths of the pauses.
     pub(super) pauses: Pauses,
-    /// The server's processes; empty when they are not named.
-    pub(super) pids: &'a [u32],
     /// The workers, told the plan.
     pub(super) workers: Crew,
     /// Who publishes in the workers' stead: the floor's server.
     pub(super) publisher: Option<&'a mut Crew>,
-    /// The progress line.
-    pub(super) line: &'a mut Line,
+    /// Who looks on, and accounts the server.
+    pub(super) watch: Watch,
 }
 
 impl Run<'_> {
     /// Goes through all phases.
     ///
     /// # Errors
-    /// No connection gets through, a process ends early or cannot be accounted.
+    /// No connection gets through, or a worker ends early.
     pub(super) fn measure(mut self) -> Result<Figures> {
-        let before = Usage::of(self.pids)?;
+        let (before, machine_before) = (self.watch.accounts.usage(), Machine::now()?);
+        let generator_rss = self.watch.workers_rss();
         let connect_start = clock::now() + HEAD_START;
         let ramp = self.ramp(connect_start)?;
-        self.line.phase("settle");
-        self.workers.pass(self.pauses.settle, self.line)?;
-        let settled = Usage::of(self.pids)? - before;
+        self.watch.phase("settle");
+        self.workers.pass(self.pauses.settle, &mut self.watch)?;
+        let settled = self.watch.accounts.usage() - before;
+        let (machine, generator_rss) = (Machine::now()?, self.watch.workers_rss().saturating_sub(generator_rss));
         let hold = self.hold()?;
 
         let generator_before = self.usage_of_workers()?;
-        let server_before = Usage::of(self.pids)?;
+        let server_before = self.watch.accounts.usage();
         let (began, publish_start) = (Instant::now(), clock::now() + HEAD_START);
         let published = self.publish(publish_start)?;
         let busy = self.busy(&generator_before, began)?;
         let outcomes = self.drain(&published)?;
-        let drained = Phase { server: Usage::of(self.pids)? - server_before, seconds: 0.0 };
+        let drained = self.watch.accounts.usage() - server_before;
         let workers: u64 = self.usage_of_workers()?.iter().zip(&generator_before).map(|(now, then)| now - then).sum();
 
-        let mut sums = Sums::of(outcomes);
+        let sums = Sums::of(outcomes);
         if sums.connected == 0 {
             let reasons: Vec<_> = sums.connect_errors.keys().map(String::as_str).collect();
             bail!("no connection got through: {}", reasons.join("; "));
         }
-        let (connected, delivered) = (float(sums.connected), float(sums.tally.delivered));
-        let each = |cpu: u64| (sums.tally.delivered > 0).then(|| float(cpu) / delivered);
-        let server = (!self.pids.is_empty()).then(|| Cost {
-            rss_per_connection: float(settled.rss) / connected,
-            cpu_per_connect: float(ramp.server.cpu) / connected,
-            cpu_per_idle_second: hold.map(|hold| float(hold.server.cpu) / connected / hold.seconds),
-            cpu_per_delivery: each(drained.server.cpu),
+        let each = |cpu: u64| (sums.tally.delivered > 0).then(|| float(cpu) / float(sums.tally.delivered));
+        let per_connection = |bytes: u64| float(bytes) / float(sums.connected);
+        let server = (!self.watch.accounts.is_empty()).then(|| Cost {
+            rss_per_connection: per_connection(settled.rss),
+            cpu_per_connect: per_connection(ramp.server.cpu),
+            cpu_per_idle_second: hold.map(|hold| per_connection(hold.server.cpu) / hold.seconds),
+            cpu_per_delivery: each(drained.cpu),
         });
+        let machine = Memory {
+            all_per_connection: per_connection(machine_before.available.saturating_sub(machine.available)),
+            kernel_per_connection: per_connection(machine.slab.saturating_sub(machine_before.slab)),
+            generator_per_connection: per_connection(generator_rss),
+        };
         let generator = Generator { cpu_per_delivery: each(workers), lateness: sums.lateness.summary(), ..busy };
-        Ok(sums.figures(self.plan, (connect_start, publish_start), published, server, generator))
+        let gone = self.watch.accounts.gone();
+        let figures = sums.figures(self.plan, (connect_start, publish_start), published);
+        let (series, events) = self.watch.seen();
+        Ok(Figures { server, machine: Some(machine), generator, gone, series, events, ..figures })
     }
 
     fn ramp(&mut self, start: u64) -> Result<Phase> {
-        self.line.phase("connect");
-        let before = Usage::of(self.pids)?;
+        self.watch.phase("connect");
+        let before = self.watch.accounts.usage();
         self.workers.tell(&Order::Connect { start })?;
-        self.workers.gather(self.line, |note| matches!(note, Note::Connected).then_some(()))?;
-        Ok(Phase { server: Usage::of(self.pids)? - before, seconds: 0.0 })
+        self.workers.gather(&mut self.watch, |note| matches!(note, Note::Connected).then_some(()))?;
+        Ok(Phase { server: self.watch.accounts.usage() - before, seconds: 0.0 })
     }
 
     fn hold(&mut self) -> Result<Option<Phase>> {
         if self.pauses.hold.is_zero() {
             return Ok(None);
         }
-        self.line.phase("hold");
-        let (began, before) = (Instant::now(), Usage::of(self.pids)?);
-        self.workers.pass(self.pauses.hold, self.line)?;
-        Ok(Some(Phase { server: Usage::of(self.pids)? - before, seconds: began.elapsed().as_secs_f64() }))
+        self.watch.phase("hold");
+        let (began, before) = (Instant::now(), self.watch.accounts.usage());
+        self.workers.pass(self.pauses.hold, &mut self.watch)?;
+        let server = self.watch.accounts.usage() - before;
+        Ok(Some(Phase { server, seconds: began.elapsed().as_secs_f64() }))
     }
 
     fn publish(&mut self, start: u64) -> Result<Published> {
-        if self.plan.publishing(start).is_empty() || (self.plan.publishers == 0 && self.publisher.is_none()) {
+        let silent = self.plan.publishing(start).is_empty() || (self.plan.publishers == 0 && self.publisher.is_none());
+        if silent && !self.plan.turmoil.is_busy() {
             return Ok(Published::default());
         }
-        self.line.phase("publish");
+        self.watch.phase(PUBLISH);
         let take = |note| match note {
             Note::Published(published) => Some(published),
             _ => None,
         };
         let parts = if let Some(publisher) = &mut self.publisher {
             publisher.tell(&Order::Publish { start })?;
-            self.workers.pass(self.plan.duration, self.line)?;
-            publisher.gather(self.line, take)?
+            self.workers.pass(self.plan.duration, &mut self.watch)?;
+            publisher.gather(&mut self.watch, take)?
         } else {
             self.workers.tell(&Order::Publish { start })?;
-            self.workers.gather(self.line, take)?
+            self.workers.gather(&mut self.watch, take)?
         };
         let mut whole = Published::default();
         for part in parts {
@@ -137,9 +152,9 @@ impl Run<'_> {
     }
 
     fn drain(&mut self, published: &Published) -> Result<Vec<Outcome>> {
-        self.line.phase("drain");
+        self.watch.phase("drain");
         self.workers.tell(&Order::Drain { published: published.clone() })?;
-        self.workers.gather(self.line, |note| match note {
+        self.workers.gather(&mut self.watch, |note| match note {
             Note::Done(outcome) => Some(*outcome),
             _ => None,
         })
@@ -161,78 +176,4 @@ impl Run<'_> {
             ..Generator::default()
         })
     }
-}
-
-/// What all workers measured.
-#[derive(Default)]
-struct Sums {
-    connected: u64,
-    connect_errors: std::collections::BTreeMap<String, u64>,
-    disconnects: std::collections::BTreeMap<String, u64>,
-    tally: Tally,
-    connect: Histogram,
-    delivery: Histogram,
-    publish: Histogram,
-    lateness: Histogram,
-    joined_at: u64,
-    last_arrival: u64,
-}
-
-impl Sums {
-    fn of(outcomes: Vec<Outcome>) -> Self {
-        let mut sums = Self::default();
-        for outcome in outcomes {
-            sums.connected += outcome.connected;
-            add(&mut sums.connect_errors, outcome.connect_errors);
-            add(&mut sums.disconnects, outcome.disconnects);
-            sums.tally.merge(&outcome.tally);
-            sums.connect.merge(&outcome.connect);
-            sums.delivery.merge(&outcome.delivery);
-            sums.publish.merge(&outcome.publish);
-            sums.lateness.merge(&outcome.lateness);
-            sums.joined_at = sums.joined_at.max(outcome.joined_at);
-            sums.last_arrival = sums.last_arrival.max(outcome.last_arrival);
-        }
-        sums
-    }
-
-    fn figures(
-        &mut self,
-        plan: &Plan,
-        (connect_start, publish_start): (u64, u64),
-        published: Published,
-        server: Option<Cost>,
-        generator: Generator,
-    ) -> Figures {
-        let end = publish_start + clock::nanos(plan.duration);
-        let total = published.total();
-        let any = |count: u64, rate: f64| if count == 0 { 0.0 } else { rate };
-        Figures {
-            connected: self.connected,
-            connect_errors: std::mem::take(&mut self.connect_errors),
-            disconnects: std::mem::take(&mut self.disconnects),
-            connect_rate: per_second(self.connected, connect_start, self.joined_at),
-            connect: self.connect.summary(),
-            published: total,
-            publish_rate: any(total, per_second(total, publish_start, published.last.max(end))),
-            publish_errors: published.errors,
-            unanswered: published.unanswered,
-            unsent: published.unsent,
-            publish: self.publish.summary(),
-            deliveries: self.tally,
-            delivery_rate: any(total, per_second(self.tally.delivered, publish_start, self.last_arrival.max(end))),
-            delivery: self.delivery.summary(),
-            server,
-            generator,
-        }
-    }
-}
-
-fn per_second(count: u64, from: u64, to: u64) -> f64 {
-    float(count) * float(clock::SECOND) / float(to.saturating_sub(from).max(1))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts and times of a run stay far below 2^53")]
-fn float(number: u64) -> f64 {
-    number as f64
 }

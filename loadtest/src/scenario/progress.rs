@@ -16,53 +16,46 @@ const PLAIN: Duration = Duration::from_secs(5);
 /// The line.
 pub(super) struct Line {
     bar: Option<ProgressBar>,
+    name: String,
     phase: String,
     shown: Instant,
     before: (Instant, u64),
 }
 
-impl Default for Line {
-    fn default() -> Self {
+impl Line {
+    /// Of a run that is called `name`.
+    pub(super) fn new(name: &str) -> Self {
         let bar = io::stderr().is_terminal().then(ProgressBar::new_spinner);
         let now = Instant::now();
-        Self { bar, phase: String::new(), shown: now, before: (now, 0) }
+        Self { bar, name: name.to_owned(), phase: String::new(), shown: now, before: (now, 0) }
     }
-}
 
-impl Line {
     /// A new phase begins.
-    pub(super) fn phase(&mut self, phase: impl Into<String>) {
-        self.phase = phase.into();
+    pub(super) fn phase(&mut self, phase: &str) {
+        phase.clone_into(&mut self.phase);
         self.write("");
     }
 
     /// Takes the sums of all workers.
-    pub(super) fn show(&mut self, workers: &[Progress]) {
+    pub(super) fn show(&mut self, sums: Progress) {
         let pause = if self.bar.is_some() { Duration::from_millis(200) } else { PLAIN };
         if self.shown.elapsed() < pause {
             return;
         }
-        let sum = |count: fn(&Progress) -> u64| workers.iter().map(count).sum::<u64>();
-        let (delivered, now) = (sum(|p| p.delivered), Instant::now());
-        let (then, before) = self.before;
+        let Progress { connected, failed, published, delivered } = sums;
+        let (now, (then, before)) = (Instant::now(), self.before);
         let seconds = now.duration_since(then).as_secs_f64().max(0.001);
         #[expect(clippy::cast_precision_loss, reason = "shown to people")]
         let rate = delivered.saturating_sub(before) as f64 / seconds;
         self.before = (now, delivered);
-        let failed = sum(|p| p.failed);
         let failed = if failed == 0 { String::new() } else { format!(", {failed} failed") };
-        self.write(&format!(
-            " {} connected{failed}, {} published, {} delivered ({}/s)",
-            sum(|p| p.connected),
-            sum(|p| p.published),
-            delivered,
-            show_count(rate.round()),
-        ));
+        let rate = show_count(rate.round());
+        self.write(&format!(" {connected} connected{failed}, {published} published, {delivered} delivered ({rate}/s)"));
     }
 
     fn write(&mut self, sums: &str) {
         self.shown = Instant::now();
-        let text = format!("{}:{sums}", self.phase);
+        let text = format!("{} {}:{sums}", self.name, self.phase);
         match &self.bar {
             Some(bar) => {
                 bar.set_message(text);

@@ -3,11 +3,22 @@
 
 use crate::{
     control::Published,
-    histogram::Histogram,
+    histogram::{Histogram, Sparse},
     oracle::{Tally, Track},
-    payload::Marker,
+    payload::{Marker, Stamp},
     plan::{Plan, RoomSet},
 };
+
+/// Where a push belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// To the room with this place among those of the connection.
+    Here(u32),
+    /// To a room that the connection is not in.
+    Elsewhere,
+    /// It was not published by this run.
+    Foreign,
+}
 
 /// The rooms one connection hears, and where their tracks begin.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +36,9 @@ pub(super) struct Ledger {
     tracks: Vec<Track>,
     tally: Tally,
     latency: Histogram,
+    raw: Histogram,
+    /// What of the latency was told already.
+    told: Histogram,
     last_arrival: u64,
 }
 
@@ -37,6 +51,8 @@ impl Ledger {
             tracks: Vec::new(),
             tally: Tally::default(),
             latency: Histogram::default(),
+            raw: Histogram::default(),
+            told: Histogram::default(),
             last_arrival: 0,
         }
     }
@@ -48,21 +64,50 @@ impl Ledger {
         Seat { rooms, first }
     }
 
-    /// Counts a push that arrived at `now`; `false` if it was not published by this run.
+    /// Counts a push that arrived at `now`.
     #[inline]
-    pub(super) fn deliver(&mut self, seat: Seat, push: &[u8], now: u64) -> bool {
-        let Some(stamp) = self.marker.find(push) else { return false };
+    pub(super) fn deliver(&mut self, seat: Seat, push: &[u8], now: u64) -> Heard {
+        let Some(stamp) = self.marker.find(push) else { return Heard::Foreign };
+        let age = now.saturating_sub(stamp.intended);
+        self.latency.record(age);
+        self.raw.record(age.saturating_sub(stamp.late));
+        self.place(seat, stamp, now)
+    }
+
+    /// Counts a message that came with the reply to a subscribe. How old it is says when the client came back, not how
+    /// fast the server is.
+    pub(super) fn recover(&mut self, seat: Seat, payload: &[u8], now: u64) {
+        let Some(stamp) = self.marker.find(payload) else { return self.foreign() };
+        self.tally.recovered += 1;
+        self.place(seat, stamp, now);
+    }
+
+    #[inline]
+    fn place(&mut self, seat: Seat, stamp: Stamp, now: u64) -> Heard {
         self.last_arrival = now;
-        self.latency.record(now.saturating_sub(stamp.intended));
         let Some(index) = seat.rooms.index_of(stamp.room).filter(|_| stamp.slot < self.slots) else {
             self.tally.delivered += 1;
             self.tally.misrouted += 1;
-            return true;
+            return Heard::Elsewhere;
         };
         let track = seat.first + index as usize * self.slots as usize + stamp.slot as usize;
         let verdict = self.tracks[track].record(stamp.sequence);
         self.tally.count(verdict);
-        true
+        Heard::Here(index)
+    }
+
+    /// Whether a push was published by this run. Its arrival is not counted.
+    pub(super) fn knows(&self, push: &[u8]) -> bool {
+        self.marker.find(push).is_some()
+    }
+
+    /// A connection is back in the room at `place` among its own: it has to hear what comes after `before`, the number of
+    /// messages sent so far in a room and slot.
+    pub(super) fn rejoin(&mut self, seat: Seat, place: u32, before: impl Fn(u32, u32) -> u32) {
+        let (room, first) = (seat.rooms.nth(place.into()), seat.first + place as usize * self.slots as usize);
+        for (slot, track) in (0..self.slots).zip(&mut self.tracks[first..]) {
+            track.rejoin(before(room, slot));
+        }
     }
 
     /// Counts a push of somebody else.
@@ -81,6 +126,12 @@ impl Ledger {
         self.tracks_of(seat).map(|(index, track)| track.lost(total(index), published.refused_of(index))).sum()
     }
 
+    /// Messages that a connection in `seat` did not hear because it was away.
+    pub(super) fn away(&self, seat: Seat, published: &Published) -> u64 {
+        let total = |index: u32| published.sent.get(index as usize).copied().unwrap_or(0);
+        self.tracks_of(seat).map(|(index, track)| track.away(total(index))).sum()
+    }
+
     /// The tracks of a seat, each with its index in [`Published`].
     fn tracks_of(&self, seat: Seat) -> impl Iterator<Item = (u32, &Track)> {
         let rooms = (0..seat.rooms.count).map(move |nth| seat.rooms.nth(nth.into()));
@@ -97,6 +148,16 @@ impl Ledger {
     /// Intended send to arrival.
     pub(super) fn latency(&self) -> &Histogram {
         &self.latency
+    }
+
+    /// Actual send to arrival.
+    pub(super) fn raw(&self) -> &Histogram {
+        &self.raw
+    }
+
+    /// Intended send to arrival of what came since this was called last.
+    pub(super) fn new_latency(&mut self) -> Sparse {
+        self.latency.since(&mut self.told)
     }
 
     /// When the last message arrived, 0 before the first.

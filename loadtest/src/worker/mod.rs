@@ -2,11 +2,14 @@
 //! read and one search. It follows the orders on its standard input and knows nothing of other workers, of the server's
 //! processes, or of what a report looks like.
 
+mod books;
 mod ledger;
 mod link;
 mod publisher;
+mod returns;
 mod session;
 mod stage;
+mod unrest;
 
 use std::{num::NonZeroU64, time::Duration};
 
@@ -22,14 +25,16 @@ use rustix::{
 
 pub(crate) use self::link::Link;
 use self::{
-    ledger::Ledger,
+    books::{Books, Ended},
     publisher::Publisher,
-    session::{Books, Session},
+    returns::Away,
+    session::{Kind, Session},
     stage::Stage,
+    unrest::Unrest,
 };
 use crate::{
     client::{
-        Client, End, Reach,
+        Client, End, Manner, Reach,
         frame::{self, Opcode},
         handshake, protocol,
         token::Signer,
@@ -48,6 +53,10 @@ const EVENTS: usize = 1024;
 const EVENTS_BETWEEN: usize = 32;
 /// Time between two progress notes.
 const PROGRESS: u64 = 200 * clock::MILLISECOND;
+/// Progress notes from one that tells latencies to the next that does.
+const NOTES_TO_LATENCY: u32 = 5;
+/// Bytes the system keeps for a slow client: little, so that what it does not read stays with the server.
+const SLOW_BUFFER: usize = 4096;
 /// Mark of the orders among the events; connections are marked with their index.
 const ORDERS: u64 = u64::MAX;
 
@@ -74,7 +83,10 @@ struct Worker {
     /// Connections whose sockets may hold more.
     unread: Vec<usize>,
     stage: Stage,
+    away: Away,
+    unrest: Unrest,
     next_progress: u64,
+    notes: u32,
 }
 
 /// Runs a worker until its standard input ends.
@@ -105,10 +117,13 @@ impl Worker {
             signer: Signer::new(plan.secret.as_deref()),
             marker: Marker::new(plan.run),
             connections: Vec::new(),
-            books: Books::new(Ledger::new(&plan)),
+            books: Books::new(&plan),
             unread: Vec::new(),
             stage: Stage::Waiting,
+            away: Away::default(),
+            unrest: Unrest::default(),
             next_progress: 0,
+            notes: 0,
             plan,
         })
     }
@@ -165,48 +180,92 @@ impl Worker {
 
     fn tell_progress(&mut self, now: u64) -> anyhow::Result<()> {
         self.next_progress = now + PROGRESS;
+        self.notes += 1;
         self.books.progress.delivered = self.books.ledger.tally().delivered;
-        self.link.tell(&Note::Progress(self.books.progress))
+        let latency = self.notes.is_multiple_of(NOTES_TO_LATENCY).then(|| self.books.ledger.new_latency());
+        self.link.tell(&Note::Progress { sums: self.books.progress, latency })
     }
 
     /// Opens this worker's next connection, which was to be opened at `intended`.
     fn open(&mut self, intended: u64) -> anyhow::Result<()> {
         let (plan, index) = (&self.plan, self.connections.len());
-        let number = self.index + u32::try_from(index)? * plan.workers;
+        let number = self.number(index);
         let heard = plan.heard_by(number);
-        let names: Vec<String> = (0..heard.count).map(|nth| plan.room_name(heard.nth(nth.into()))).collect();
         let replies = 1 + heard.count;
-        let publisher = match plan.role_of(number) {
-            Role::Publisher(publisher) => Some(Box::new(Publisher::new(plan, publisher, replies + 1))),
-            Role::Client(_) => None,
+        let (publisher, is_client) = match plan.role_of(number) {
+            Role::Publisher(publisher) => (Some(Box::new(Publisher::new(plan, publisher, replies + 1))), false),
+            Role::Client(_) => (None, true),
+        };
+        let kind = Kind {
+            api: plan.api.is_some() && !is_client,
+            slow: is_client && plan.turmoil.is_slow(number),
+            recovers: is_client && plan.wishes.recover,
         };
         let seat = self.books.ledger.seat(heard);
-        let token = self.signer.token(&format!("load-{number}"))?;
-        let target = plan.target_of(number);
-        let request = handshake::request(target, plan.spelling);
-        let client = Client::connect(target.address, plan.source_of(number), request);
-        let opening = protocol::opening(plan.spelling, token, &names);
-        let session = Session::new(seat, intended, replies, publisher);
-        self.connections.push(Connection { client: None, session, opening });
-        match client {
+        let session = Session::new(kind, seat, intended, replies, publisher);
+        self.connections.push(Connection { client: None, session, opening: Vec::new() });
+        if kind.slow {
+            self.books.slow.clients += 1;
+            self.unrest.is_slow(index);
+        }
+        self.dial(index)
+    }
+
+    /// Connects the socket of a connection.
+    fn dial(&mut self, index: usize) -> anyhow::Result<()> {
+        let (plan, number) = (&self.plan, self.number(index));
+        let session = &self.connections[index].session;
+        let (kind, target) = (session.kind(), plan.target_of(number, session.detour));
+        let heard = plan.heard_by(number);
+        let names: Vec<String> = (0..heard.count).map(|nth| plan.room_name(heard.nth(nth.into()))).collect();
+        let receive_buffer = kind.slow.then_some(SLOW_BUFFER);
+        let manner = Manner { source: plan.source_of(number), api: kind.api, receive_buffer };
+        let (mut request, mut opening) = (Vec::new(), Vec::new());
+        if !kind.api {
+            let token = self.signer.token(&format!("load-{number}"))?;
+            request = handshake::request(target, plan.spelling);
+            opening = protocol::opening(plan.spelling, token, &names, plan.wishes, session.positions());
+        }
+        match Client::connect(target.address, manner, request) {
             Ok(client) => {
                 let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
                 epoll::add(&self.epoll, client.stream(), epoll::EventData::new_u64(index as u64), interest)?;
                 self.connections[index].client = Some(client);
+                self.connections[index].opening = opening;
             }
             Err(error) => self.end(index, error.into()),
         }
         Ok(())
     }
 
+    /// The number of a connection of this worker among all.
+    fn number(&self, index: usize) -> u32 {
+        self.index + u32::try_from(index).expect("connections are counted in 32 bits") * self.plan.workers
+    }
+
     /// A socket can be written or read, or is gone.
     fn ready(&mut self, index: usize, flags: EventFlags) {
-        if flags.contains(EventFlags::OUT) {
-            self.flush(index);
+        let gone = flags.intersects(EventFlags::HUP | EventFlags::RDHUP | EventFlags::ERR);
+        if flags.contains(EventFlags::OUT) && !gone {
+            self.writable(index);
         }
-        if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
+        let Connection { client, session, .. } = &mut self.connections[index];
+        if let Some(client) = client.as_mut().filter(|_| gone) {
+            client.hung_up();
+        }
+        let patient = session.kind().slow && session.is_joined() && self.unrest.holds_back();
+        if gone || (flags.contains(EventFlags::IN) && !patient) {
             self.read(index);
         }
+    }
+
+    fn writable(&mut self, index: usize) {
+        let connection = &mut self.connections[index];
+        // Who speaks to the API has nothing to wait for but the connection itself.
+        if connection.session.kind().api && !connection.session.is_joined() {
+            connection.session.join(clock::now(), &mut self.books);
+        }
+        self.flush(index);
     }
 
     fn flush(&mut self, index: usize) {
@@ -222,10 +281,15 @@ impl Worker {
     fn read(&mut self, index: usize) {
         let Connection { client, session, opening } = &mut self.connections[index];
         let (Some(client), spelling, books) = (client, self.plan.spelling, &mut self.books) else { return };
+        let api = session.kind().api;
         let read = client.read(
             &mut self.buffer,
             || std::mem::take(opening),
             |frame, now, out| {
+                if api {
+                    session.take_answer(frame, now, books);
+                    return Ok(());
+                }
                 protocol::messages(spelling, frame, |message| session.take(spelling, message, now, out, books))
             },
         );
@@ -236,10 +300,21 @@ impl Worker {
         }
     }
 
-    /// Lets go of a connection; dropping its socket takes it out of the epoll.
+    /// Lets go of a connection that the server or the network ended; dropping its socket takes it out of the epoll.
     fn end(&mut self, index: usize, end: End) {
-        self.connections[index].client = None;
-        self.books.ended(self.connections[index].session.was_joined(), end);
+        let Connection { client, session, .. } = &mut self.connections[index];
+        *client = None;
+        let ended = match (session.was_joined(), session.is_joined()) {
+            (false, _) => Ended::Connecting,
+            (true, false) => Ended::Returning,
+            (true, true) if session.kind().slow => Ended::Slow,
+            (true, true) => Ended::Joined,
+        };
+        self.books.ended(ended, end);
+        let comes_back = ended == Ended::Returning || (self.plan.turmoil.reconnect && ended != Ended::Connecting);
+        if comes_back && !session.kind().api {
+            self.return_later(index);
+        }
     }
 
     /// Closes what is still open, as a client that leaves does.

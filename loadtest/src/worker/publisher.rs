@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
-    client::{Client, protocol},
+    client::{Client, api, protocol},
     control::Published,
     histogram::Histogram,
     payload::{Marker, Stamp},
@@ -118,10 +118,15 @@ impl Publisher {
         }
         let place = usize::try_from(self.nth % u64::from(self.rooms.count)).expect("a remainder of 32 bits");
         let flight = Flight { intended, room: self.rooms.nth(self.nth), sequence: self.sequences[place] };
-        let stamp = Stamp { room: flight.room, sequence: flight.sequence, slot: self.slot, intended };
+        let late = now - intended;
+        let stamp = Stamp { room: flight.room, sequence: flight.sequence, slot: self.slot, intended, late };
         let mut payload = Vec::with_capacity(plan.size);
         marker.write(stamp, plan.size, &mut payload);
-        protocol::publish(plan.spelling, self.next_id(), &plan.room_name(flight.room), payload, client.out());
+        let (room, out) = (plan.room_name(flight.room), client.out());
+        match &plan.api {
+            Some(of) => api::publish(of, &room, &payload, out),
+            None => protocol::publish(plan.spelling, self.next_id(), &room, payload, out),
+        }
         self.sequences[place] += 1;
         self.flights.push_back(Some(flight));
         self.unanswered += 1;
@@ -149,6 +154,11 @@ impl Publisher {
             self.flights.pop_front();
             self.first_id = self.first_id.wrapping_add(1);
         }
+    }
+
+    /// Takes the answer to the publish sent longest ago, for those that are answered in order.
+    pub(super) fn answered_first(&mut self, error: Option<String>, now: u64, times: &mut Times) {
+        self.answered(self.first_id, error, now, times);
     }
 
     /// Publishes that wait for their reply.

@@ -3,20 +3,18 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use super::{Worker, publisher::Sent};
+use super::{Worker, ledger::Seat, publisher::Sent};
 use crate::{
     client::End,
     clock,
-    control::{Note, Order, Outcome, Published},
-    schedule::Schedule,
+    control::{Note, Order, Published},
+    schedule::{GRACE, Schedule},
 };
 
 /// Connections of one worker that may be on their way into the server at once.
-const JOINING: u64 = 256;
-/// How long the ramp waits without any connection getting through.
-const JOIN_TIMEOUT: u64 = 15 * clock::SECOND;
-/// How long after the end of the schedule the last messages may still be sent.
-const LATE: u64 = 100 * clock::MILLISECOND;
+pub(super) const JOINING: u64 = 256;
+/// How long is waited without any connection getting through.
+pub(super) const JOIN_TIMEOUT: u64 = 15 * clock::SECOND;
 /// Time between two looks at whether all has arrived.
 const LOOK: u64 = 5 * clock::MILLISECOND;
 
@@ -47,7 +45,7 @@ pub(super) enum Stage {
     },
     /// Waits for the replies to the last publishes.
     Answering {
-        /// How many are missing.
+        /// How many are missing, and how many connections away.
         unanswered: u64,
         /// Until then, unless one comes before.
         deadline: u64,
@@ -77,8 +75,10 @@ impl Worker {
             }
             Order::Publish { start } => self.publishing(start),
             Order::Drain { published } => {
-                let joined = self.connections.iter().filter(|connection| connection.session.was_joined());
-                let expected = joined.map(|c| self.books.ledger.expected(c.session.seat(), &published)).sum();
+                let ledger = &self.books.ledger;
+                let owed = |seat| ledger.expected(seat, &published).saturating_sub(ledger.away(seat, &published));
+                let expected = self.judged().map(owed).sum();
+                self.let_go_of_the_slow();
                 Stage::Draining { published, expected, since: now, look: now }
             }
         };
@@ -86,13 +86,15 @@ impl Worker {
 
     fn publishing(&mut self, start: u64) -> Stage {
         let whole = self.plan.publishing(start);
+        self.books.publishing = Some(whole);
+        self.unrest.begin(&self.plan, self.index, start);
         let mut due = BinaryHeap::new();
         for (index, connection) in self.connections.iter_mut().enumerate() {
             let Some(publisher) = &mut connection.session.publisher else { continue };
             publisher.follow(whole, self.plan.publishers);
             due.extend(publisher.due().map(|moment| Reverse((moment, index))));
         }
-        Stage::Publishing { due, held: Vec::new(), cutoff: start + clock::nanos(self.plan.duration) + LATE }
+        Stage::Publishing { due, held: Vec::new(), cutoff: start + clock::nanos(self.plan.duration) + GRACE }
     }
 
     /// When [`advance`](Self::advance) has to be called again, at the latest.
@@ -100,14 +102,14 @@ impl Worker {
         let moment = match &self.stage {
             Stage::Waiting => u64::MAX,
             Stage::Ramp { schedule, opened, .. } => {
-                let room = *opened < self.settled() + JOINING;
+                let room = *opened < self.books.settled() + JOINING;
                 schedule.intended(*opened).filter(|_| room).unwrap_or(u64::MAX)
             }
             Stage::Publishing { due, cutoff, .. } => due.peek().map_or(*cutoff, |Reverse((due, _))| *due.min(cutoff)),
             Stage::Answering { deadline, .. } => *deadline,
             Stage::Draining { look, .. } => *look,
         };
-        moment.min(self.next_progress)
+        moment.min(self.next_progress).min(self.next_return()).min(self.unrest.next_moment())
     }
 
     /// Does what is due.
@@ -116,6 +118,8 @@ impl Worker {
     /// The coordinator is gone, or the system refuses a socket to be watched.
     pub(super) fn advance(&mut self) -> anyhow::Result<()> {
         let now = clock::now();
+        self.disturb(now);
+        self.come_back(now)?;
         match &self.stage {
             Stage::Waiting => Ok(()),
             Stage::Ramp { .. } => self.ramp(now),
@@ -129,13 +133,8 @@ impl Worker {
         }
     }
 
-    /// Connections that got through or failed.
-    fn settled(&self) -> u64 {
-        self.books.progress.connected + self.books.connect_errors.values().sum::<u64>()
-    }
-
     fn ramp(&mut self, now: u64) -> anyhow::Result<()> {
-        let done = self.settled();
+        let done = self.books.settled();
         let Stage::Ramp { schedule, opened, progressed, settled } = &mut self.stage else { return Ok(()) };
         if done != *settled {
             (*settled, *progressed) = (done, now);
@@ -152,7 +151,7 @@ impl Worker {
         if stuck {
             self.give_up_joining();
         }
-        if next == schedule.len() && self.settled() >= next {
+        if next == schedule.len() && self.books.settled() >= next {
             self.stage = Stage::Waiting;
             self.tell_progress(now)?;
             self.link.tell(&Note::Connected)?;
@@ -160,9 +159,10 @@ impl Worker {
         Ok(())
     }
 
-    fn give_up_joining(&mut self) {
+    /// Ends every connection that waits for the replies to its opening.
+    pub(super) fn give_up_joining(&mut self) {
         for index in 0..self.connections.len() {
-            if self.connections[index].client.is_some() && !self.connections[index].session.was_joined() {
+            if self.connections[index].client.is_some() && !self.connections[index].session.is_joined() {
                 self.end(index, End(format!("no answer within {} s", JOIN_TIMEOUT / clock::SECOND)));
             }
         }
@@ -188,7 +188,8 @@ impl Worker {
         for index in sending {
             self.flush(index);
         }
-        let over = now >= cutoff || (due.is_empty() && held.is_empty());
+        let idle = due.is_empty() && held.is_empty() && !self.plan.turmoil.is_busy();
+        let over = now >= cutoff || idle;
         self.stage = if over {
             Stage::Answering { unanswered: u64::MAX, deadline: now }
         } else {
@@ -199,7 +200,7 @@ impl Worker {
     fn send_one(&mut self, index: usize, now: u64) -> Option<Sent> {
         let connection = &mut self.connections[index];
         let client = connection.client.as_mut()?;
-        if !connection.session.was_joined() {
+        if !connection.session.is_joined() {
             return None;
         }
         let publisher = connection.session.publisher.as_mut()?;
@@ -209,14 +210,16 @@ impl Worker {
         Some(sent)
     }
 
-    /// Ends when all replies are in, or when none has come for a while.
+    /// Ends when all replies are in and everyone is back, or when nothing of that has happened for a while.
     fn await_answers(&mut self, now: u64) -> anyhow::Result<()> {
         let alive = self.connections.iter().filter(|connection| connection.client.is_some());
-        let left =
+        let replies: u64 =
             alive.filter_map(|connection| connection.session.publisher.as_ref()).map(|one| one.unanswered()).sum();
+        let away = self.still_away();
+        let (left, pause) = (replies + away, if away > 0 { JOIN_TIMEOUT } else { clock::nanos(self.plan.quiet) });
         let Stage::Answering { unanswered, deadline } = &mut self.stage else { return Ok(()) };
         if left < *unanswered {
-            (*unanswered, *deadline) = (left, now + clock::nanos(self.plan.quiet));
+            (*unanswered, *deadline) = (left, now + pause);
         }
         if left > 0 && now < *deadline {
             return Ok(());
@@ -226,43 +229,37 @@ impl Worker {
             publisher.report(self.plan.slots(), &mut published);
         }
         self.stage = Stage::Waiting;
+        self.unrest.end();
         self.link.tell(&Note::Published(published))
     }
 
     /// Ends when all has arrived, or when nothing has for a while.
     fn drain(&mut self, now: u64) -> anyhow::Result<()> {
-        let Stage::Draining { published, expected, since, look } = &mut self.stage else { return Ok(()) };
-        *look = now + LOOK;
+        if let Stage::Draining { look, .. } = &mut self.stage {
+            *look = now + LOOK;
+        }
+        let Stage::Draining { published, expected, since, .. } = &self.stage else { return Ok(()) };
         let ledger = &self.books.ledger;
-        let quiet = now.saturating_sub(ledger.last_arrival().max(*since)) > clock::nanos(self.plan.quiet);
+        let is_quiet = |last: u64| now.saturating_sub(last.max(*since)) > clock::nanos(self.plan.quiet);
+        if self.books.slow.clients > 0 && !is_quiet(self.books.slow_read_at) {
+            return Ok(());
+        }
+        let quiet = is_quiet(ledger.last_arrival());
         if !quiet && ledger.tally().distinct() < *expected {
             return Ok(());
         }
-        let joined = self.connections.iter().filter(|connection| connection.session.was_joined());
-        let lost = joined.map(|connection| ledger.lost(connection.session.seat(), published)).sum();
-        if lost > 0 && !quiet {
+        let outcome = self.books.outcome(self.judged(), published);
+        if outcome.tally.lost > 0 && !quiet {
             return Ok(());
         }
         self.stage = Stage::Waiting;
         self.tell_progress(now)?;
-        self.link.tell(&Note::Done(Box::new(self.outcome(lost))))
+        self.link.tell(&Note::Done(Box::new(outcome)))
     }
 
-    fn outcome(&self, lost: u64) -> Outcome {
-        let (books, ledger) = (&self.books, &self.books.ledger);
-        let mut tally = ledger.tally();
-        tally.lost = lost;
-        Outcome {
-            connected: books.progress.connected,
-            connect_errors: books.connect_errors.clone(),
-            disconnects: books.disconnects.clone(),
-            tally,
-            connect: books.connect.sparse(),
-            delivery: ledger.latency().sparse(),
-            publish: books.times.reply.sparse(),
-            lateness: books.times.lateness.sparse(),
-            joined_at: books.joined_at,
-            last_arrival: ledger.last_arrival(),
-        }
+    /// The seats that have to hear everything.
+    fn judged(&self) -> impl Iterator<Item = Seat> + Clone {
+        let judged = self.connections.iter().filter(|connection| connection.session.is_judged());
+        judged.map(|connection| connection.session.seat())
     }
 }

@@ -3,6 +3,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod node;
+
 use std::{
     collections::HashMap,
     io::{Read, Write},

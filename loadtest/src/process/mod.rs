@@ -1,9 +1,21 @@
-//! What processes cost, from `/proc`: processor time and resident memory. Knows process ids, not what the processes do.
+//! What processes cost: processor time and resident memory, from `/proc` or from what they tell of themselves; and what
+//! the machine has left. Knows no roles of processes.
 
-use std::{fs, ops::Sub};
+mod accounts;
+mod memory;
+mod metrics;
+
+use std::{
+    fs,
+    ops::{Add, Sub},
+};
 
 use anyhow::{Context, Result, anyhow};
 
+pub use self::{
+    accounts::{Accounts, Source},
+    memory::Machine,
+};
 use crate::clock::SECOND;
 
 /// Sums over some processes at one moment.
@@ -24,10 +36,17 @@ impl Usage {
         let mut sum = Self::default();
         for &pid in pids {
             let one = Self::of_one(pid).with_context(|| format!("cannot account process {pid}; is it running?"))?;
-            sum.cpu += one.cpu;
-            sum.rss += one.rss;
+            sum = sum + one;
         }
         Ok(sum)
+    }
+
+    /// Of one process, memory to the page of each thread: cheap enough to be asked for every second.
+    fn roughly(pid: u32) -> Result<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let (cpu, pages) = cpu_ticks(&stat).zip(resident_pages(&stat)).context("its stat is malformed")?;
+        let cpu = cpu * SECOND / rustix::param::clock_ticks_per_second();
+        Ok(Self { cpu, rss: pages * rustix::param::page_size() as u64 })
     }
 
     fn of_one(pid: u32) -> Result<Self> {
@@ -42,6 +61,14 @@ impl Usage {
         };
         let rss = rss.ok_or_else(|| anyhow!("/proc/{pid}/status does not tell its memory"))?;
         Ok(Self { cpu: ticks * SECOND / rustix::param::clock_ticks_per_second(), rss })
+    }
+}
+
+impl Add for Usage {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { cpu: self.cpu + other.cpu, rss: self.rss + other.rss }
     }
 }
 
@@ -61,6 +88,11 @@ fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
+/// Resident pages of a `stat` line: field 24, of which the third is the first behind the name.
+fn resident_pages(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(21)?.parse().ok()
+}
+
 fn kilobytes(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
@@ -73,7 +105,7 @@ mod tests {
     #[test]
     fn a_stat_line_is_read_behind_the_name() {
         let stat = "12 (a) b (c) S 1 12 12 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 1 0 5 10000 100";
-        assert_eq!(cpu_ticks(stat), Some(300));
+        assert_eq!((cpu_ticks(stat), resident_pages(stat)), (Some(300), Some(100)));
         assert_eq!(cpu_ticks("12 (a) S 1"), None);
     }
 
