@@ -53,6 +53,7 @@ pub enum Command {
     /// Two reports side by side
     Compare(CompareArgs),
     /// Measure the machine's own price: a bare accept-and-write loop under the same clients
+    #[command(args_override_self = true)]
     Floor(LoadArgs),
     /// One worker process; started by the tool itself
     #[command(hide = true)]

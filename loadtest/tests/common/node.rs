@@ -22,11 +22,17 @@ pub(crate) struct Node {
 impl Node {
     /// Starts one in whose rooms clients may do everything; `settings` are more settings of rooms in TOML.
     pub(crate) fn start(settings: &str) -> Self {
+        Self::of(&format!(
+            "[rooms]\nallow_subscribe_for_client = true\nallow_publish_for_client = true\n\
+             allow_presence_for_client = true\n{settings}\n"
+        ))
+    }
+
+    /// Starts one with these settings of rooms in TOML.
+    pub(crate) fn of(rooms: &str) -> Self {
         let text = format!(
             "listen = '127.0.0.1:0'\ninternal_listen = '127.0.0.1:0'\nauth.hmac_secret = '{SECRET}'\napi.key = '{KEY}'\n\
-             shutdown.delay = '0s'\nshutdown.drain = '0s'\nshutdown.timeout = '10s'\n\
-             [rooms]\nallow_subscribe_for_client = true\nallow_publish_for_client = true\n\
-             allow_presence_for_client = true\n{settings}\n"
+             shutdown.delay = '0s'\nshutdown.drain = '0s'\nshutdown.timeout = '10s'\n{rooms}\n"
         );
         let mut file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a temporary file");
         file.write_all(text.as_bytes()).expect("it is written");
