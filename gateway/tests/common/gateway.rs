@@ -130,7 +130,8 @@ pub fn load(settings: &str) -> config::Loaded {
     load_exactly(&(unsaid.collect::<String>() + settings))
 }
 
-fn load_exactly(settings: &str) -> config::Loaded {
+/// These settings and no others.
+pub fn load_exactly(settings: &str) -> config::Loaded {
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a temporary file");
     file.write_all(settings.as_bytes()).expect("it is written");
     let sources = Sources { file: Some(file.path().into()), ..Sources::default() };
