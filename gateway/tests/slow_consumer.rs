@@ -125,6 +125,67 @@ async fn a_frame_that_began_is_finished_before_the_close_frame() {
     }
 }
 
+/// Publishes numbers from 0 until the policy was applied to somebody; says how many.
+async fn publish_until_slow(node: &Gateway, policy: &str, filler: &str) -> usize {
+    let series = format!("roomcast_slow_consumers_total{{policy={policy:?}}}");
+    let deadline = Instant::now() + PATIENCE;
+    let mut count = 0;
+    while node.count(&series).await == 0 {
+        for _ in 0..20 {
+            let body = json!({"channel": format!("{policy}:r"), "data": {"number": count, "filler": filler}});
+            assert_eq!(node.api("publish", &body).await.0, 200);
+            count += 1;
+        }
+        assert!(Instant::now() < deadline, "nobody is slow after {count}");
+    }
+    count
+}
+
+/// One does not read, and is in rooms of every policy one after the other: where it is closed it hears so, where it has to
+/// come back it hears what waited and then that it is out, and where the newest is enough it ends with the newest.
+#[tokio::test]
+async fn what_becomes_of_a_slow_client_is_a_rule_of_the_room() {
+    let rules = |policy: &str, more: &str| {
+        format!(
+            "[[namespaces]]\nname = {policy:?}\nallow_subscribe_for_client = true\nslow_consumer = {policy:?}\n{more}"
+        )
+    };
+    let recovery = "force_recovery = true\nhistory_size = 1000\nhistory_ttl = \"60s\"\n";
+    let rules = [rules("close", ""), rules("resync", recovery), rules("latest", "")].concat();
+    let node = Gateway::start(&format!("{SETTINGS}{rules}"));
+    for policy in ["latest", "resync", "close"] {
+        let mut slow = narrow(&node).await;
+        let reply = slow.ask(json!({"subscribe": {"channel": format!("{policy}:r")}})).await;
+        assert!(reply["subscribe"].is_object(), "{reply}");
+        let count = publish_until_slow(&node, policy, &"x".repeat(4000)).await;
+        let mut heard = Vec::new();
+        loop {
+            let frame = slow.frame().await.expect("a close frame ends a connection");
+            if frame.opcode == 8 {
+                assert_eq!((policy, &frame.payload[..]), ("close", &b"\x0B\xC0slow"[..]));
+                break;
+            }
+            let message: common::Value = serde_json::from_slice(&frame.payload).expect("whole frames only");
+            if message["push"]["unsubscribe"].is_object() {
+                assert_eq!((policy, &message["push"]["unsubscribe"]["code"]), ("resync", &json!(2500)));
+                break;
+            }
+            let Some(number) = message["push"]["pub"]["data"]["number"].as_u64() else { continue };
+            heard.push(usize::try_from(number).unwrap());
+            if policy == "latest" && heard.last() == Some(&(count - 1)) {
+                break;
+            }
+        }
+        let whole = heard.iter().copied().eq(0..heard.len());
+        assert_eq!(whole, policy != "latest", "{policy}: {heard:?}");
+        assert!(heard.is_sorted() && heard.len() < count, "{policy}: {} of {count}", heard.len());
+        if policy != "close" {
+            let reply = slow.ask(json!({"unsubscribe": {"channel": "elsewhere"}})).await;
+            assert_eq!(reply["unsubscribe"], json!({}), "{policy}: the connection goes on");
+        }
+    }
+}
+
 /// Replies wait in the same queue as publications.
 #[tokio::test]
 async fn whoever_asks_and_never_reads_the_answers_is_slow() {
