@@ -13,8 +13,8 @@ PYTEST := $(DEPLOY_TESTS)/.venv/bin/pytest --rootdir $(DEPLOY_TESTS) -c $(DEPLOY
 DEBUG_BIN := $(CURDIR)/target/debug/roomcast
 RELEASE_BIN := $(CURDIR)/target/release/roomcast
 
-.PHONY: help run test bench figures up tools deploy-tools fmt clippy doc unit binaries release interop browser autobahn deploy-check \
-	deploy-live deny
+.PHONY: help run test bench figures up tools deploy-tools fmt clippy doc unit oracle stores binaries release interop \
+	browser autobahn deploy-check deploy-live deny
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,14 @@ binaries: ## Programs and tests, unoptimised
 
 unit: tools ## Rust tests, with a real Redis
 	cargo test --workspace --locked --no-fail-fast
+
+# Each run has a seed of its own and says which; a failure repeats with `make oracle ROOMCAST_ORACLE_SEED=...`.
+oracle: export ROOMCAST_ORACLE_SECONDS ?= 120
+oracle: tools ## Two minutes of nodes, Redis and connections that are killed, and nobody misses a publication unawares
+	cargo test --package roomcast --locked --test oracle -- --nocapture everybody
+
+stores: tools ## The tests of history, presence and recovery over Redis 6.2, Valkey 8 and Valkey 9
+	scripts/stores.sh
 
 release: ## Programs as they are shipped
 	cargo build --release --workspace --bins --locked

@@ -76,6 +76,7 @@ compiling() {
     step deny tools -- target deny
     step binaries tools -- target binaries
     step unit binaries -- target unit
+    step stores unit -- target stores
     step release tools -- quietly release
 }
 
@@ -87,10 +88,11 @@ talking() {
     step interop binaries -- target interop ROOMCAST_BIN="$bin"
     step browser binaries -- target browser ROOMCAST_BIN="$bin"
     step autobahn binaries -- target autobahn
+    step oracle binaries -- target oracle
     step deploy-live deploy-check release -- target deploy-live ROOMCAST_BIN="$PWD/target/release/roomcast"
 }
 
-steps=(fmt clippy doc deny tools deploy-tools deploy-check binaries unit interop browser autobahn release deploy-live)
+steps=(fmt clippy doc deny tools deploy-tools deploy-check binaries unit stores interop browser autobahn oracle release deploy-live)
 installing &
 compiling &
 talking &

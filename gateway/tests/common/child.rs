@@ -77,6 +77,11 @@ impl Process {
         assert!(status.success());
     }
 
+    /// Waits until it has ended.
+    pub fn ended(&mut self) {
+        self.child.wait().expect("it is ours");
+    }
+
     /// Bytes of memory it holds at present.
     pub fn resident(&self) -> usize {
         let path = format!("/proc/{}/status", self.child.id());

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test file uses the part it needs")]
 
 use std::{
+    ffi::OsString,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::net::UnixStream,
@@ -66,7 +67,7 @@ impl RedisServer {
     /// Starts the server again where it was, after [`RedisServer::kill`].
     pub(crate) fn restart(&mut self) {
         self.kill();
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(program());
         command.args(["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--dir"]).arg(self.dir.path());
         match self.place {
             Place::Tcp(port) => command.arg("--port").arg(port.to_string()),
@@ -81,6 +82,25 @@ impl RedisServer {
         command.args(&self.arguments).stdout(Stdio::null()).stderr(Stdio::null());
         self.child = Some(command.spawn().expect("redis-server is installed"));
         self.await_ready();
+    }
+
+    /// The same, and it has nothing left of what it had on disc.
+    pub(crate) fn restart_empty(&mut self) {
+        self.kill();
+        for entry in std::fs::read_dir(self.dir.path()).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                std::fs::remove_dir_all(path).expect("it is the server's");
+            } else if path.extension().is_some_and(|kind| kind == "aof" || kind == "rdb") {
+                std::fs::remove_file(path).expect("it is the server's");
+            }
+        }
+        self.restart();
+    }
+
+    /// Makes it run: lets it go on, or starts it again.
+    pub(crate) fn resume_or_restart(&mut self) {
+        if self.child.is_some() { self.resume() } else { self.restart() }
     }
 
     /// Kills the server as a crash would.
@@ -178,6 +198,12 @@ impl Drop for RedisServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The server that is asked: `redis-server`, or the one that `ROOMCAST_TEST_REDIS_SERVER` names, so that the same tests hold of
+/// other versions and relatives of it.
+fn program() -> OsString {
+    std::env::var_os("ROOMCAST_TEST_REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
 }
 
 /// A port that was free a moment ago.
