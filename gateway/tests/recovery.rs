@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::fmt::Write;
+use std::{fmt::Write, ops::Range};
 
 use common::{Client, Gateway, Value, json, redis::RedisServer, token};
 use futures_util::future::join_all;
@@ -417,6 +417,56 @@ async fn many_who_come_back_together_share_what_is_read_for_them() {
     let cost = commands(&redis) - before;
     assert!(cost < CLIENTS / 2, "{cost} commands for {CLIENTS} clients");
     node.stop().await;
+}
+
+/// A node of theirs is gone, and all of one room come to the others at one moment, from different places in it, while it is
+/// spoken in: each is given exactly what it missed, and Redis is asked far less often than there are clients.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_who_come_back_to_one_room_at_once_are_all_given_what_they_missed() {
+    const CLIENTS: u64 = 1000;
+    const SAID: u64 = 250;
+    const ALL: u64 = SAID + 20;
+    // A thousand sockets at both their ends: the usual soft limit is 1024.
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let redis = RedisServer::start();
+    let settings = format!("redis.url = {:?}\n{RULES}", redis.url());
+    let nodes = [Gateway::start(&settings), Gateway::start(&settings)];
+    for node in &nodes {
+        node.ready().await;
+    }
+    let epoch = say(&nodes[0], "large:storm", 1..=SAID).await;
+    let clients = (0..CLIENTS).map(|number| {
+        let address = nodes[usize::from(number % 2 == 0)].clients;
+        async move { (number % (SAID + 1), Client::connected(address, "ann").await) }
+    });
+    let clients = join_all(clients).await;
+    let before = commands(&redis);
+    let (returned, ()) = tokio::join!(
+        join_all(clients.into_iter().map(|(offset, client)| recovered(client, offset..ALL, &epoch))),
+        async { drop(say(&nodes[0], "large:storm", SAID + 1..=ALL).await) },
+    );
+    let cost = commands(&redis) - before;
+    assert!(cost < returned.len() / 4, "{cost} commands for {} clients", returned.len());
+    for heard in returned {
+        let from = heard.first().copied().unwrap_or_default();
+        assert_eq!(heard, (from..=ALL).collect::<Vec<_>>());
+    }
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+/// Comes back to the room with the first of these places and listens up to the last; gives the first, and what it was told.
+async fn recovered(mut client: Client, places: Range<u64>, epoch: &str) -> Vec<u64> {
+    let wants = json!({"channel": "large:storm", "recover": true, "offset": places.start, "epoch": epoch});
+    let reply = client.ask(json!({"subscribe": wants})).await;
+    assert_eq!(reply["subscribe"]["recovered"], true, "from {places:?}: {reply}");
+    let mut heard = vec![places.start];
+    heard.extend(offsets(&reply["subscribe"]));
+    while heard.last() != Some(&places.end) {
+        heard.push(client.hear("large:storm").await["n"].as_u64().expect("a number"));
+    }
+    heard
 }
 
 /// Commands that clients of Redis have sent so far, those within scripts not counted.
