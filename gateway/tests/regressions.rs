@@ -240,3 +240,26 @@ async fn a_flood_of_pings_leaves_the_thread_to_others() {
     drop(client);
     node.stop().await;
 }
+
+/// What a room said while a frame of commands was worked off came after all of their answers, so also after the one that the
+/// client has left that room.
+#[tokio::test]
+async fn nothing_of_a_room_comes_after_the_answer_that_it_is_left() {
+    let node = Gateway::open("rooms.join_leave = true\nrooms.force_push_join_leave = true\n");
+    let mut client = Client::connected(node.clients, "ann").await;
+    // That the client has joined is said in the room while its commands are worked off.
+    let both = "{\"id\":11,\"subscribe\":{\"channel\":\"a\"}}\n{\"id\":12,\"unsubscribe\":{\"channel\":\"a\"}}";
+    client.send(both).await;
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        let frame = client.frame().await.expect("the connection goes on");
+        for line in String::from_utf8(frame.payload).expect("text").lines() {
+            let message: common::Value = serde_json::from_str(line).expect("JSON");
+            let push = &message["push"];
+            seen.push(if push.is_null() { message["id"].to_string() } else { push["channel"].to_string() });
+        }
+    }
+    assert_eq!(seen, ["11", "\"a\"", "12"]);
+    drop(client);
+    node.stop().await;
+}

@@ -40,17 +40,19 @@ impl Session {
         let Some(place) = self.place_of(name) else { return self.left(id, replies) };
         let mut subscription = self.subscriptions.swap_remove(place);
         self.give_up(&mut subscription);
-        match subscription.hold.room().settled() {
-            None => self.left(id, replies),
-            Some(settled) => {
-                let work = async move {
-                    settled.await;
-                    Done::Left { id }
-                };
-                self.pending().start(name, Busy::Leaving, work);
-                Ok(Step::Done)
-            }
+        let settled = subscription.hold.room().settled();
+        // What the room has pushed since these commands began would come after the answer to them: it is one of the next.
+        if settled.is_none() && !self.outbox.is_overtaken() {
+            return self.left(id, replies);
         }
+        let work = async move {
+            if let Some(settled) = settled {
+                settled.await;
+            }
+            Done::Left { id }
+        };
+        self.pending().start(name, Busy::Leaving, work);
+        Ok(Step::Done)
     }
 
     /// Gives a seat up. What was said in the room may still be under way to the client.

@@ -143,6 +143,12 @@ impl<S: Sink + ?Sized> Outbox<S> {
         state.held = Some(state.queue.len());
     }
 
+    /// Whether anything was pushed since [`Outbox::hold`], so that it comes after the replies.
+    pub fn is_overtaken(&self) -> bool {
+        let state = self.state.lock();
+        state.held.is_some_and(|place| place < state.queue.len())
+    }
+
     /// Says `replies` before everything that was pushed since [`Outbox::hold`].
     pub fn release(&self, replies: &[u8]) {
         let mut state = self.state.lock();
