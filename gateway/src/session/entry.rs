@@ -19,6 +19,7 @@ use super::{
     Context, Extra, Replies, Session, Subscription,
     expiry::{Expiry, Lease},
     recover::Seen,
+    revoked::Mark,
     terms::Terms,
 };
 use crate::{
@@ -46,6 +47,8 @@ pub(super) struct Entry {
     pub(super) expiry: Expiry,
     /// What it may do there beside what the rules say.
     pub(super) allow: Verbs,
+    /// The token that it enters with.
+    pub(super) mark: Option<Mark>,
     /// It was tried before, and what was said meanwhile could not be joined to what was read.
     pub(super) again: bool,
 }
@@ -63,6 +66,7 @@ impl Entry {
             data,
             expiry: Expiry::default(),
             allow: Verbs::default(),
+            mark: None,
             again: false,
         }
     }
@@ -166,8 +170,11 @@ impl Session {
         let (terms, origin, delta) = (entry.terms, entry.origin, entry.hears.delta);
         let lease = self.lease_of(&room, entry.expiry, &mut result);
         self.watch(lease);
-        let extra = Extra { info: entry.info, present, lease, allow: entry.allow }.kept();
+        let extra = Extra { info: entry.info, present, lease, allow: entry.allow, mark: None }.kept();
         self.keep(Subscription { hold, seat, terms, origin, spoke: false, extra });
+        if let Some(mark) = entry.mark {
+            self.bear_in(self.subscriptions.len() - 1, mark);
+        }
         Ok(Seated { result, room, missed, delta, announced: terms.announced })
     }
 

@@ -11,7 +11,7 @@ use roomcast_shared::{
     room::RoomName,
 };
 
-use super::{Busy, Done, Replies, Session, Step, expiry::Expiry, personal::PersonalRooms};
+use super::{Busy, Done, Replies, Session, Step, expiry::Expiry, personal::PersonalRooms, revoked::Mark};
 use crate::{
     config::{HookUrl, RoomRules},
     hooks::{self, SubscribeAnswer, SubscribeCall},
@@ -30,6 +30,8 @@ pub(super) struct Grant {
     pub(super) expiry: Expiry,
     /// What it may do in the room beside what the rules say.
     pub(super) allow: Verbs,
+    /// The token that says so, where one does.
+    pub(super) mark: Option<Mark>,
 }
 
 /// What is known of a client that wants to enter.
@@ -121,6 +123,7 @@ impl Session {
             overrides: claims.options.overrides,
             expiry: Expiry::until(claims.expires_at()).ok_or(ErrorCode::EXPIRED)?,
             allow: claims.allow,
+            mark: Some(Mark::of(&claims.registered)),
         })
     }
 
@@ -179,7 +182,7 @@ impl Session {
         let grant = answer.map_err(Refusal::from).and_then(|SubscribeAnswer { options, allow }| {
             let expiry = Expiry::until(options.expires_at).ok_or(ErrorCode::EXPIRED)?;
             let overrides = Some(options.overrides);
-            Ok(Grant { info: options.info, data: options.data, overrides, expiry, allow })
+            Ok(Grant { info: options.info, data: options.data, overrides, expiry, allow, mark: None })
         });
         match grant {
             Ok(grant) => self.granted(id, request, grant, replies),

@@ -28,7 +28,7 @@ impl Session {
             Mail::Commands(frame) => self.take_commands(&frame, replies),
             Mail::Subscribe(order) => self.put_in(*order, replies),
             Mail::Refresh(order) => self.end_at(*order, replies),
-            Mail::Recheck => self.check_revoked(),
+            Mail::Recheck => self.recheck(replies),
         }
     }
 

@@ -45,6 +45,8 @@ pub(super) struct Extra {
     pub(super) lease: Option<Lease>,
     /// What the client may do in the room beside what the rules say.
     pub(super) allow: Verbs,
+    /// The token by which it is there, where it entered with one.
+    pub(super) mark: Option<Box<Mark>>,
 }
 
 impl Extra {
@@ -102,6 +104,18 @@ impl Subscription {
         if lease.is_some() || self.extra.is_some() {
             self.extra.get_or_insert_default().lease = lease;
         }
+    }
+
+    pub(super) fn mark(&self) -> Option<&Mark> {
+        self.extra.as_ref()?.mark.as_deref()
+    }
+
+    pub(super) fn set_mark(&mut self, mark: Mark) {
+        self.extra.get_or_insert_default().mark = Some(Box::new(mark));
+    }
+
+    pub(super) fn take_mark(&mut self) -> Option<Box<Mark>> {
+        self.extra.as_mut()?.mark.take()
     }
 
     pub(super) fn allows(&self, verb: Verb) -> bool {

@@ -1,14 +1,18 @@
-//! Tokens that are revoked and users that are blocked, as all nodes know it in common: who comes with one is not let in, and
-//! who is there with one has to go. Knows how these facts are spelt; who decides them is not its matter.
+//! Tokens that are revoked and users that are blocked, as all nodes know it in common: who comes with one is not let in, who
+//! is there with one has to go, and who entered a room with one has to leave it. Knows how these facts are spelt; who decides
+//! them is not its matter.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use roomcast_shared::{claims::RegisteredClaims, protocol::code::Disconnect};
+use roomcast_shared::{
+    claims::RegisteredClaims,
+    protocol::code::{Disconnect, Unsubscribe},
+};
 use uuid::Uuid;
 
-use super::{Context, Session, expiry::unix_now};
+use super::{Context, Replies, Session, Subscription, entry::Origin, expiry::unix_now};
 use crate::{
     auth::{Entry, Reason, Revocations},
     hub::{Connected, Mail},
@@ -21,7 +25,7 @@ const PREFIX: &str = "revoked.";
 /// Entries that a node keeps at most.
 const MOST: usize = 1_000_000;
 
-/// What is kept of the token a client came with.
+/// What is kept of the token a client came with, or entered a room with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mark {
     /// Its name; empty where it has none.
@@ -39,7 +43,7 @@ impl Mark {
 /// Who is not let in, and which of those who are here came with which token.
 pub struct Revoked {
     entries: Revocations,
-    /// By the names of tokens; only of those that have one.
+    /// By the names of tokens; only of those that have one. A client stands there once for each use it makes of the token.
     bearers: Mutex<HashMap<Box<str>, Vec<Uuid>>>,
 }
 
@@ -80,13 +84,18 @@ impl Revoked {
     }
 
     fn bear(&self, jti: &str, client: Uuid) {
+        if jti.is_empty() {
+            return;
+        }
         self.bearers.lock().entry(jti.into()).or_default().push(client);
     }
 
     fn lay_down(&self, jti: &str, client: Uuid) {
         let mut bearers = self.bearers.lock();
         if let Some(clients) = bearers.get_mut(jti) {
-            clients.retain(|one| *one != client);
+            if let Some(place) = clients.iter().position(|one| *one == client) {
+                clients.swap_remove(place);
+            }
             if clients.is_empty() {
                 bearers.remove(jti);
             }
@@ -116,9 +125,7 @@ impl Session {
     /// The client goes by this token from now on.
     pub(super) fn bear(&mut self, mark: Mark) {
         self.lay_down();
-        if !mark.jti.is_empty() {
-            self.context.revoked.bear(&mark.jti, self.client);
-        }
+        self.context.revoked.bear(&mark.jti, self.client);
         // Of a token without a name and an age nothing has to be kept: a session that has nothing goes by such a one.
         self.tokenless = false;
         if mark != Mark::default() || self.rare.is_some() {
@@ -130,10 +137,53 @@ impl Session {
     pub(super) fn lay_down(&mut self) {
         if let Some(rare) = &mut self.rare {
             let mark = std::mem::take(&mut rare.mark);
-            if !mark.jti.is_empty() {
-                self.context.revoked.lay_down(&mark.jti, self.client);
-            }
+            self.context.revoked.lay_down(&mark.jti, self.client);
         }
+    }
+
+    /// The client is in a room by this token from now on. A room that the server put it into stays the server's matter.
+    pub(super) fn bear_in(&mut self, place: usize, mark: Mark) {
+        self.lay_down_in(place);
+        if self.subscriptions[place].origin == Origin::Server {
+            return;
+        }
+        let revoked = &self.context.revoked;
+        revoked.bear(&mark.jti, self.client);
+        // Asked after it is entered: either who decides finds it there, or the decision is found here.
+        if revoked.refusal_of_parts(self.user(), Some(&mark)).is_some() {
+            self.outbox.tell(Mail::Recheck);
+        }
+        self.subscriptions[place].set_mark(mark);
+    }
+
+    /// It is there by none any more.
+    fn lay_down_in(&mut self, place: usize) {
+        let mark = self.subscriptions[place].take_mark();
+        self.lay_down_mark(mark.as_deref());
+    }
+
+    /// The same for a subscription that ends.
+    pub(super) fn lay_down_of(&self, subscription: &mut Subscription) {
+        self.lay_down_mark(subscription.take_mark().as_deref());
+    }
+
+    fn lay_down_mark(&self, mark: Option<&Mark>) {
+        if let Some(mark) = mark {
+            self.context.revoked.lay_down(&mark.jti, self.client);
+        }
+    }
+
+    /// Sees whether the client may stay, and in which rooms.
+    ///
+    /// # Errors
+    /// Its token is revoked, or its user blocked.
+    pub(super) fn recheck(&mut self, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
+        self.check_revoked()?;
+        let refused = |mark| self.context.revoked.refusal_of_parts(self.user(), Some(mark)).is_some();
+        let void = self.subscriptions.iter().filter(|one| one.mark().is_some_and(refused));
+        let void: Vec<Arc<str>> = void.map(|one| one.hold.room().name().clone()).collect();
+        // The client forgets the token and asks for another one, which its backend gives it or not.
+        void.iter().try_for_each(|room| self.put_out(room, Unsubscribe::STATE_INVALIDATED, replies))
     }
 
     /// Whether it may stay.
@@ -254,8 +304,12 @@ mod tests {
     #[test]
     fn nothing_is_left_of_bearers_that_have_gone() {
         let (revoked, one, other) = (Revoked::default(), Uuid::new_v4(), Uuid::new_v4());
+        revoked.bear("", one);
         revoked.bear("t", one);
         revoked.bear("t", other);
+        revoked.bear("t", other);
+        revoked.lay_down("t", other);
+        assert_eq!(revoked.bearers("t"), [one, other], "it is used for a connection and a room");
         revoked.lay_down("t", one);
         assert_eq!(revoked.bearers("t"), [other]);
         revoked.lay_down("t", other);

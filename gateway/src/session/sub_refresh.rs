@@ -16,6 +16,7 @@ use super::{
     entry::Origin,
     expiry::{Expiry, Lease, WITHOUT_ANSWER},
     grant::Refusal,
+    revoked::Mark,
 };
 use crate::{
     config::HookUrl,
@@ -52,11 +53,12 @@ impl Session {
         let prolonged = claims.and_then(|claims| {
             let claims = claims.ok_or(Refusal::Close(Disconnect::INVALID_TOKEN))?;
             let expiry = Expiry::until(claims.expires_at()).ok_or(ErrorCode::EXPIRED)?;
-            Ok((expiry, claims.options.info_bytes()))
+            Ok((expiry, claims.options.info_bytes(), Mark::of(&claims.registered)))
         });
         match prolonged {
-            Ok((expiry, info)) => {
+            Ok((expiry, info, mark)) => {
                 self.prolong(place, expiry, Some(info));
+                self.bear_in(place, mark);
                 self.answer_sub_refresh(id, expiry, replies)
             }
             Err(refusal) => self.turn_down(id, "sub_refresh", refusal, replies),

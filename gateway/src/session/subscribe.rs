@@ -89,6 +89,7 @@ impl Session {
             data: grant.data,
             expiry: grant.expiry,
             allow: grant.allow,
+            mark: grant.mark,
             again: false,
         })
     }

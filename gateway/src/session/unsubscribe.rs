@@ -60,6 +60,7 @@ impl Session {
         subscription.hold.stand_up(subscription.seat, &self.outbox);
         // Whoever asks upon being told that the client has left does not find it there any more.
         subscription.leave_presence();
+        self.lay_down_of(subscription);
         if subscription.terms.announced {
             self.announce(subscription, Event::Leave);
         }
