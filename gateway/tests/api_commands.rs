@@ -15,9 +15,14 @@ struct Place {
 
 impl Place {
     async fn both() -> [Self; 2] {
-        let memory = Self { asked: Gateway::open(SETTINGS), holding: None, _redis: None };
+        Self::both_with("").await
+    }
+
+    async fn both_with(settings: &str) -> [Self; 2] {
+        let settings = format!("{SETTINGS}{settings}");
+        let memory = Self { asked: Gateway::open(&settings), holding: None, _redis: None };
         let redis = RedisServer::start();
-        let settings = format!("{SETTINGS}redis.url = {:?}", redis.url());
+        let settings = format!("{settings}redis.url = {:?}", redis.url());
         let (asked, holding) = (Gateway::open(&settings), Gateway::open(&settings));
         let cluster = Self { asked, holding: Some(holding), _redis: Some(redis) };
         cluster.asked.ready().await;
@@ -200,6 +205,103 @@ async fn commands_that_make_no_sense_are_refused() {
         place.refused("invalidate_user_tokens", json!({"user": "ann", "channel": "lobby"}), 108).await;
         place.refused("rpc", json!({}), 107).await;
         place.refused("rpc", json!({"method": "m", "params": [1]}), 104).await;
+        place.stop().await;
+    }
+}
+
+/// Enters a room by a token of these claims beside user and room.
+async fn enter(client: &mut Client, user: &str, room: &str, claims: Value) {
+    let mut all = json!({"sub": user, "channel": room});
+    for (claim, value) in claims.as_object().expect("claims") {
+        all[claim] = value.clone();
+    }
+    let reply = client.ask(json!({"subscribe": {"channel": room, "token": token(&all)}})).await;
+    assert!(reply["subscribe"].is_object(), "{reply}");
+}
+
+/// The room that the client is told to leave because its token is void.
+async fn left(client: &mut Client) -> Value {
+    let push = client.next().await["push"].clone();
+    assert_eq!(push["unsubscribe"], json!({"code": 2502, "reason": "state invalidated"}), "{push}");
+    push["channel"].clone()
+}
+
+/// A time that no decision of these tests is about.
+const LATE: u64 = 9_000_000_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_entered_by_a_token_that_is_revoked_is_left_on_every_node() {
+    for place in Place::both().await {
+        for (round, node) in [&place.asked, place.holding()].into_iter().enumerate() {
+            let user = format!("ann{round}");
+            let mut client = Client::open(node.clients).await;
+            client.ask(json!({"connect": {"token": token(&json!({"sub": user, "iat": LATE}))}})).await;
+            let jti = |name: &str| json!(format!("{name}{round}"));
+            enter(&mut client, &user, "$by_name", json!({"jti": jti("a"), "iat": LATE})).await;
+            enter(&mut client, &user, "$prolonged", json!({"jti": jti("a"), "exp": LATE})).await;
+            enter(&mut client, &user, "$old", json!({"iat": 500})).await;
+            enter(&mut client, &user, "$nameless", json!({})).await;
+            enter(&mut client, &user, "$other", json!({"jti": jti("b"), "iat": LATE})).await;
+            client.subscribe("lobby").await;
+            let newer = json!({"sub": user, "channel": "$prolonged", "jti": jti("c"), "iat": LATE,
+                "exp": LATE});
+            let reply = client.ask(json!({"sub_refresh": {"channel": "$prolonged", "token": token(&newer)}})).await;
+            assert_eq!(reply["sub_refresh"]["expires"], true, "{reply}");
+
+            place.done("revoke_token", json!({"jti": jti("a"), "ttl": 600})).await;
+            assert_eq!(left(&mut client).await, "$by_name");
+            let again = token(&json!({"sub": user, "channel": "$by_name", "iat": LATE}));
+            let reply = client.ask(json!({"subscribe": {"channel": "$by_name", "token": again}})).await;
+            assert!(reply["subscribe"].is_object(), "with another token it may come back: {reply}");
+
+            place.done("revoke_token", json!({"user": user, "issued_before": 1000, "ttl": 600})).await;
+            let mut rooms = [left(&mut client).await, left(&mut client).await];
+            rooms.sort_by_key(Value::to_string);
+            assert_eq!(rooms, ["$nameless", "$old"]);
+            for room in ["lobby", "$by_name", "$prolonged", "$other"] {
+                place.asked.publish(room, &json!(room)).await;
+                assert_eq!(client.hear(room).await, json!(room), "it is still there");
+            }
+            // What was left is not looked for any more.
+            client.ask(json!({"unsubscribe": {"channel": "$other"}})).await;
+            place.done("revoke_token", json!({"jti": jti("b"), "ttl": 600})).await;
+            place.done("revoke_token", json!({"jti": jti("c"), "ttl": 600})).await;
+            assert_eq!(left(&mut client).await, "$prolonged");
+        }
+        place.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subscribe_recovers_whichever_epoch_where_none_is_named() {
+    let kept = "rooms.history_size = 10\nrooms.history_ttl = \"60s\"\nrooms.allow_recovery = true\n";
+    for place in Place::both_with(kept).await {
+        for number in 1..=3 {
+            let answer = place.asked.api("publish", &json!({"channel": "lobby", "data": number})).await;
+            assert_eq!(answer.1["result"]["offset"], number, "{}", answer.1);
+        }
+        let (_, history) = place.asked.api("history", &json!({"channel": "lobby"})).await;
+        let cases = [
+            (json!({"offset": 1}), vec![2, 3]),
+            (json!({"offset": 1, "epoch": ""}), vec![2, 3]),
+            (json!({"offset": 2, "epoch": history["result"]["epoch"]}), vec![3]),
+            (json!({"offset": 1, "epoch": "another"}), vec![]),
+            (json!({"offset": 1, "epoch": "no epoch that any history could have"}), vec![]),
+        ];
+        for (since, missed) in cases {
+            let (mut client, id) = connect(place.holding(), "ann").await;
+            let recovery = json!({"force_recovery": {"value": true}});
+            let request = json!({"client": id, "channel": "lobby", "recover_since": since, "override": recovery});
+            place.done("subscribe", request).await;
+            let push = client.next().await["push"].clone();
+            assert_eq!(push["subscribe"]["recoverable"], true, "{push}");
+            for data in missed {
+                assert_eq!(client.hear("lobby").await, json!(data), "{since}");
+            }
+            place.done("unsubscribe", json!({"client": id, "channel": "lobby"})).await;
+            let push = client.next().await;
+            assert_eq!(push["push"]["unsubscribe"]["code"], 2000, "{since}: {push}");
+        }
         place.stop().await;
     }
 }

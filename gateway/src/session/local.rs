@@ -9,7 +9,6 @@ use std::{
 use bytes::Bytes;
 use roomcast_shared::{
     claims::{Overrides, Switch},
-    position::{Epoch, Position},
     protocol::{
         Encoding,
         code::{Disconnect, Unsubscribe},
@@ -19,7 +18,7 @@ use uuid::Uuid;
 
 use super::Context;
 use crate::{
-    hub::{Connected, Identity, Mail, Outbox, Refresh, Subscribe},
+    hub::{Connected, Identity, Mail, Outbox, Refresh, Since, Subscribe},
     node::cluster::{self, Command, ConnectionInfo, Filter, Local, Target, Upstreamed},
 };
 
@@ -165,7 +164,7 @@ fn subscribe(command: &cluster::Subscribe) -> Subscribe {
     let cluster::Subscribe { room, info, data, expire_at, since, overrides, .. } = command.clone();
     let switch = |value: Option<bool>| value.map(|value| Switch { value });
     let said = overrides.unwrap_or_default();
-    let since = since.and_then(|since| Some(Position::new(since.offset, Epoch::parse(since.epoch.as_bytes())?)));
+    let since = since.map(|since| Since { offset: since.offset, epoch: since.epoch.into() });
     Subscribe {
         room,
         info,

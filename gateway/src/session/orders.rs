@@ -78,7 +78,7 @@ impl Session {
         let since = order.recover_since.map(|since| SubscribeRequest {
             recover: true,
             offset: since.offset,
-            epoch: since.epoch.to_string(),
+            epoch: since.epoch.into(),
             ..SubscribeRequest::default()
         });
         Ok(Entry {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use roomcast_shared::{
     claims::Overrides,
-    position::Position,
     protocol::code::{Disconnect, Unsubscribe},
 };
 
@@ -56,11 +55,20 @@ pub struct Subscribe {
     /// What the client is told with the subscription, JSON; empty for nothing.
     pub data: Bytes,
     /// What came after this position is given to the client.
-    pub recover_since: Option<Position>,
+    pub recover_since: Option<Since>,
     /// When the subscription expires, in seconds since 1970; 0 for never.
     pub expire_at: i64,
     /// Rules of the room that are other ones for this client.
     pub overrides: Overrides,
+}
+
+/// How far a client has seen a room, as somebody says who need not know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Since {
+    /// The last publication it had.
+    pub offset: u64,
+    /// The history that the offset counts in; empty for whichever there is.
+    pub epoch: Box<str>,
 }
 
 /// A new expiry of a connection.
@@ -92,7 +100,9 @@ impl Mail {
             Self::Lost { .. } | Self::Slow { .. } | Self::Recheck => 0,
             Self::Unsubscribe { room, how } => room.len() + how.reason.len(),
             Self::Subscribe(subscribe) => {
-                size_of::<Subscribe>() + subscribe.room.len() + subscribe.info.len() + subscribe.data.len()
+                let epoch = subscribe.recover_since.as_ref().map_or(0, |since| since.epoch.len());
+                let said = subscribe.room.len() + subscribe.info.len() + subscribe.data.len();
+                size_of::<Subscribe>() + said + epoch
             }
             Self::Refresh(refresh) => size_of::<Refresh>() + refresh.info.as_ref().map_or(0, Bytes::len),
             Self::Commands(bytes) => bytes.len(),
