@@ -426,3 +426,37 @@ async fn a_node_lets_clients_in_with_keys_it_has_fetched_and_ends_in_good_order(
     gateway.stop().await;
     assert_eq!(publisher.asked(), 1);
 }
+
+/// The token may be good: the client is to come back with it, and nothing is to be said that keeps it away.
+#[tokio::test]
+async fn a_token_that_cannot_be_checked_for_the_moment_is_not_refused_for_good() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let pair = Pair::new("ed25519", "k1");
+    let token = pair.token();
+    let gateway = Gateway::open(&format!("auth.jwks_url = \"http://{nobody}/keys\"\n"));
+    let bearer = format!("Bearer {token}");
+    let upgrade = [
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("authorization", bearer.as_str()),
+    ];
+    let stream = [("authorization", bearer.as_str())];
+    let requests = [
+        ("GET", "/connection/websocket", &upgrade[..]),
+        ("POST", "/connection/http_stream", &stream[..]),
+        ("GET", "/connection/uni_sse", &stream[..]),
+    ];
+    for (method, path, headers) in requests {
+        let (status, head, body) = common::http::exchange(gateway.clients, method, path, headers, b"").await;
+        assert_eq!(status, 503, "{path}: {body}");
+        assert!(head.contains("retry-after: 1"), "{head}");
+        assert!(body.contains("the issuer's keys are being fetched"), "{body}");
+    }
+    assert_eq!(gateway.count("roomcast_upgrades_refused_total{reason=\"keys\"}").await, 3);
+    let mut client = Client::open(gateway.clients).await;
+    let reply = client.ask(json!({"connect": {"token": token}})).await;
+    assert_eq!(reply["error"], json!({"code": 100, "message": "internal server error", "temporary": true}));
+    gateway.stop().await;
+}

@@ -107,6 +107,11 @@ pub(super) fn bearer(headers: &HeaderMap, context: &Context) -> Result<Option<Bo
     };
     match verifier.verify(token) {
         Ok(claims) => Ok(Some(Box::new(claims))),
+        Err(error) if error.is_temporary() => {
+            tracing::debug!("bearer token cannot be checked: {error}");
+            let body = format!("the bearer token cannot be checked at present: {error}");
+            Err(Denied::busy("keys", &body))
+        }
         Err(error) => {
             tracing::debug!("bearer token refused: {error}");
             Err(Denied::new(StatusCode::UNAUTHORIZED, "token", format!("bearer token refused: {error}")))
