@@ -10,13 +10,16 @@ use roomcast_shared::protocol::code::Disconnect;
 use tokio::time::{interval, sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{config, hub::Outbox, ops::Readiness, session::Context};
+use crate::{config, hub::Outbox, node::cluster::Cluster, ops::Readiness, session::Context};
 
 /// Clients are closed in steps of this length.
 const STEP: Duration = Duration::from_millis(10);
 
 /// Clients are closed at least at this pace, per second, so that a node with few of them is done at once.
 const LEAST_PACE: u32 = 100;
+
+/// How long the other nodes may take to be told that this one leaves. They forget it by themselves where it is not told.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Kept of the timeout for ending what the clients leave behind, and at the most a quarter of it.
 const RESERVE: Duration = Duration::from_secs(3);
@@ -27,6 +30,8 @@ pub struct Stoppable {
     pub readiness: Arc<Readiness>,
     /// The sessions.
     pub context: Arc<Context>,
+    /// The other nodes.
+    pub cluster: Arc<Cluster>,
     /// Ends accepting clients when cancelled.
     pub accepting: CancellationToken,
     /// Ends everything that serves the sessions when cancelled.
@@ -52,6 +57,7 @@ impl Stoppable {
         self.accepting.cancel();
         self.context.start_draining();
         self.drain(began).await;
+        self.say_goodbye(began).await;
         self.end(began).await;
         metrics.draining.set(0);
         tracing::info!(took = ?began.elapsed(), "stopped");
@@ -89,6 +95,16 @@ impl Stoppable {
             outbox.abort();
         }
         let _ = timeout(self.left(began) / 2, self.connections.wait()).await;
+    }
+
+    /// Tells the other nodes, after everything that the last sessions said and while the broker still takes messages.
+    async fn say_goodbye(&self, began: Instant) {
+        let patience = GOODBYE.min(self.left(began) / 2);
+        match timeout(patience, self.cluster.leave().wait()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!("the other nodes are not told that this one leaves: {error}"),
+            Err(_) => tracing::debug!("the other nodes are not told that this one leaves within {patience:?}"),
+        }
     }
 
     async fn end(&self, began: Instant) {

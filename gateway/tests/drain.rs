@@ -288,3 +288,41 @@ async fn a_session_that_begins_during_the_drain_is_closed_as_well() {
     assert_eq!(attention.close.map(|disconnect| disconnect.code), Some(3001));
     drop(session);
 }
+
+/// Beats are three seconds apart, and members of a room are forgotten after an hour: it is not they that make it known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_node_says_goodbye_and_takes_its_clients_along() {
+    let redis = RedisServer::start();
+    let presence = "rooms.presence = true\nchannel.presence_ttl = \"1h\"\n";
+    let settings = format!("{presence}redis.url = {:?}\n", redis.url());
+    let (stays, goes) = (Gateway::open(&settings), Gateway::open(&settings));
+    stays.ready().await;
+    goes.ready().await;
+    let nodes = async || {
+        let (_, answer) = stays.api("info", &json!({})).await;
+        answer["result"]["nodes"].as_array().map_or(0, Vec::len)
+    };
+    let begin = Instant::now();
+    while nodes().await < 2 {
+        assert!(begin.elapsed() < PATIENCE, "it never hears of the other node");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut here = Client::subscribed(stays.clients, "ann", "lobby").await;
+    let mut there = Vec::new();
+    for number in 0..20 {
+        there.push(Client::subscribed(goes.clients, &format!("user{number}"), "lobby").await);
+    }
+    let (_, present) = stays.api("presence_stats", &json!({"channel": "lobby"})).await;
+    assert_eq!(present["result"]["num_clients"], 21);
+    goes.stop().await;
+    let (_, present) = stays.api("presence_stats", &json!({"channel": "lobby"})).await;
+    assert_eq!(present["result"], json!({"num_clients": 1, "num_users": 1}), "at once");
+    // What it said last may be read a moment after it has gone, and long before it would have missed three beats.
+    let begin = Instant::now();
+    while nodes().await > 1 {
+        assert!(begin.elapsed() < Duration::from_secs(5), "it is not forgotten");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    here.publish("lobby", &json!("alone")).await;
+    stays.stop().await;
+}

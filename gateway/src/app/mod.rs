@@ -108,7 +108,8 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<Running> {
     let entrance = Entrance::new(context.clone(), gate, connections.clone(), Some(cluster.clone()));
 
     let limits = settings.shutdown.clone();
-    let stoppable = Stoppable { readiness, context, accepting, serving, connections, services, limits };
+    let stoppable =
+        Stoppable { readiness, context, cluster: cluster.clone(), accepting, serving, connections, services, limits };
     let client_routes = transport::routes(&entrance).merge(playground::routes(loaded));
     let (clients, internal) =
         listen(&settings, client_routes, internal_routes(loaded, &stoppable, cluster), &stoppable)?;
