@@ -34,6 +34,14 @@ const HEAD_BUFFER: usize = 16 * 1024;
 /// How long accepting rests when the process has no file left.
 const FILES_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a silent connection may be before its peer is asked for a sign of life, how often it is asked again, and how
+/// often it may leave that unanswered.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_mins(1), Duration::from_secs(10), 3);
+
+/// How long what was sent may go unacknowledged, as long as a silent peer has to answer: without a bound of its own the kernel
+/// sends again for a quarter of an hour, and no transport would see that a client which only listens is gone.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(90);
+
 /// What a listener needs to know of its connections.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -52,13 +60,18 @@ pub struct Options {
 /// # Errors
 /// The address is taken or not this machine's.
 pub fn bind(address: SocketAddr, send_buffer: usize) -> io::Result<TcpListener> {
+    bind_with(address, send_buffer, UNACKNOWLEDGED)
+}
+
+fn bind_with(address: SocketAddr, send_buffer: usize, unacknowledged: Duration) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    let keepalive =
-        TcpKeepalive::new().with_time(Duration::from_mins(1)).with_interval(Duration::from_secs(15)).with_retries(4);
+    let (time, interval, retries) = KEEPALIVE;
+    let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval).with_retries(retries);
     socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(unacknowledged))?;
     socket.set_send_buffer_size(send_buffer)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
@@ -146,5 +159,53 @@ async fn serve_http(
             patience = hangup.asked() => return timeout(patience, connection).await.unwrap_or(Ok(())),
         }
         stopping = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use socket2::SockRef;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn anywhere() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_has_vanished_is_asked_for_and_given_up() {
+        let listener = bind(anywhere(), 64 * 1024).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let socket = SockRef::from(&accepted);
+        assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
+        let (time, interval, retries) = KEEPALIVE;
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), time);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), interval);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), retries);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED));
+        // Else the one would end a silent connection before the other has asked as often as it is to.
+        assert_eq!(time + interval * retries, UNACKNOWLEDGED);
+    }
+
+    /// A peer whose window stays closed is for the kernel as one that does not answer, and it needs no broken network.
+    #[tokio::test]
+    async fn the_kernel_ends_a_connection_on_which_nothing_gets_through() {
+        let listener = bind_with(anywhere(), 16 * 1024, Duration::from_millis(500)).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        SockRef::from(&client).set_recv_buffer_size(4096).unwrap();
+        let (mut accepted, _) = listener.accept().await.unwrap();
+        let writing = async {
+            loop {
+                if let Err(error) = accepted.write_all(&[b'x'; 16 * 1024]).await {
+                    return error;
+                }
+            }
+        };
+        let error = timeout(Duration::from_mins(1), writing).await.expect("it ends");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(accepted.read_u8().await.is_err());
+        drop(client);
     }
 }
