@@ -9,12 +9,12 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 DEPLOY_TESTS := deploy/tests
 PYTEST := $(DEPLOY_TESTS)/.venv/bin/pytest --rootdir $(DEPLOY_TESTS) -c $(DEPLOY_TESTS)/pytest.ini -p no:cacheprovider
-# The binary that interop, browser and deployment tests run; `make interop ROOMCAST_BIN=...` takes another one.
+# The binary that interop, openapi, browser and deployment tests run; `make interop ROOMCAST_BIN=...` takes another one.
 DEBUG_BIN := $(CURDIR)/target/debug/roomcast
 RELEASE_BIN := $(CURDIR)/target/release/roomcast
 
 .PHONY: help run test bench figures up tools deploy-tools fmt clippy doc unit oracle stores binaries release interop \
-	browser autobahn deploy-check deploy-live deny
+	openapi browser autobahn deploy-check deploy-live deny
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -81,6 +81,9 @@ interop: tools $(if $(ROOMCAST_BIN),,binaries) ## Official SDKs and clients with
 autobahn: tools ## The Autobahn suite against the WebSocket framing; `ALL=all` with its long messages, two minutes
 	cargo build --package roomcast --example ws_echo --locked
 	WS_ECHO_BIN="$(CURDIR)/target/debug/examples/ws_echo" gateway/tests/autobahn/run.sh $(ALL)
+
+openapi: tools $(if $(ROOMCAST_BIN),,binaries) ## The description of the server API against a node, by schemathesis
+	ROOMCAST_BIN="$(or $(ROOMCAST_BIN),$(DEBUG_BIN))" bash gateway/tests/openapi/run.sh
 
 browser: tools $(if $(ROOMCAST_BIN),,binaries) ## The playground in headless Chromium
 	ROOMCAST_BIN="$(or $(ROOMCAST_BIN),$(DEBUG_BIN))" bash gateway/tests/browser/run.sh

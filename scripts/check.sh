@@ -86,13 +86,14 @@ talking() {
     # The Rust tests load the machine: let them end, well or not, before clients of other languages begin.
     until ended unit; do sleep 0.2; done
     step interop binaries -- target interop ROOMCAST_BIN="$bin"
+    step openapi binaries -- target openapi ROOMCAST_BIN="$bin"
     step browser binaries -- target browser ROOMCAST_BIN="$bin"
     step autobahn binaries -- target autobahn
     step oracle binaries -- target oracle
     step deploy-live deploy-check release -- target deploy-live ROOMCAST_BIN="$PWD/target/release/roomcast"
 }
 
-steps=(fmt clippy doc deny tools deploy-tools deploy-check binaries unit stores interop browser autobahn oracle release deploy-live)
+steps=(fmt clippy doc deny tools deploy-tools deploy-check binaries unit stores interop openapi browser autobahn oracle release deploy-live)
 installing &
 compiling &
 talking &

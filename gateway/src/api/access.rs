@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::{
     Api, Done, Outcome,
-    request::{bad, failed},
+    request::{bad, failed, whole},
 };
 use crate::{auth::Entry, session::Revoked};
 
@@ -20,10 +20,10 @@ const FOR_EVER: Duration = Duration::from_hours(100 * 365 * 24);
 #[derive(Deserialize, ToSchema)]
 struct End {
     /// Unix seconds; 0 for never.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     expire_at: u64,
     /// Seconds from now, instead of `expire_at`; 0 for never.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     ttl: u64,
 }
 
@@ -40,7 +40,7 @@ pub(super) struct RevokeTokenRequest {
     #[serde(default)]
     user: String,
     /// Unix seconds: tokens of the user made before are void, and those that do not say when; absent or 0 for now.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     issued_before: u64,
     #[serde(flatten)]
     end: End,
@@ -54,7 +54,7 @@ pub(super) struct InvalidateUserTokensRequest {
     #[schema(required = true)]
     user: String,
     /// Unix seconds; absent or 0 for now.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     issued_before: u64,
     /// Not offered, and refused: tokens are void for every room.
     #[serde(default)]

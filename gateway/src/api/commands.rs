@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::{
     Api, Done, Outcome,
-    request::{StreamPosition, Whom, bad, failed, named, payload},
+    request::{StreamPosition, Whom, bad, failed, named, payload, whole},
 };
 use crate::node::cluster::{self, Command};
 
@@ -39,7 +39,7 @@ pub(super) struct SubscribeRequest {
     #[schema(content_encoding = "base64")]
     b64data: String,
     /// Unix seconds at which the subscription ends; 0 for never.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     expire_at: i64,
     /// What came after this position is given to the client.
     recover_since: Option<StreamPosition>,
@@ -72,6 +72,7 @@ struct SubscribeOverride {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "it describes a type of the floor below, which knows no schemas")]
 struct BoolValue {
+    /// On.
     value: bool,
 }
 
@@ -100,9 +101,8 @@ pub(super) struct DisconnectRequest {
 /// Why a connection is closed.
 #[derive(Deserialize, ToSchema)]
 struct DisconnectCode {
-    /// One of the protocol, or one of your own from 4000 to 4499 (clients come back) or to 4999 (they stay away).
-    #[serde(default)]
-    #[schema(minimum = 3000, maximum = 4999)]
+    /// One of the protocol, or one of your own.
+    #[serde(default, deserialize_with = "whole")]
     code: u32,
     /// A short text; those of the protocol have their own.
     #[serde(default)]
@@ -119,7 +119,7 @@ pub(super) struct RefreshRequest {
     #[serde(default)]
     expired: bool,
     /// Unix seconds until which they are good; 0 for ever.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     expire_at: i64,
     /// What others see of the clients from now on, any JSON; absent: as before.
     #[serde(default)]

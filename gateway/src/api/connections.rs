@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{Api, Done, Outcome};
+use super::{Api, Done, Outcome, request::whole};
 use crate::node::cluster::{self, Filter, MAX_PAGE};
 
 /// Asks which connections there are: those that are everything named here.
@@ -19,7 +19,7 @@ pub(super) struct ConnectionsRequest {
     /// In this room.
     channel: Option<String>,
     /// Connections given at most, up to 1000; absent or 0 for 1000.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     limit: u32,
     /// The `cursor` of the page before; empty for the first one.
     #[serde(default)]
@@ -62,6 +62,7 @@ struct ConnectionInfo {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = serde_json::Value, required = false)]
     info: Option<Box<RawValue>>,
+    /// What it has at present.
     state: ConnectionState,
 }
 

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::{
     Api, Done, Outcome,
     presence::Present,
-    request::{RoomRequest, StreamPosition, failed, named},
+    request::{RoomRequest, StreamPosition, failed, named, whole},
 };
 use crate::{broker::Page, session::Rules};
 
@@ -19,7 +19,7 @@ pub(super) struct HistoryRequest {
     #[schema(required = true)]
     channel: String,
     /// Publications given at most; 0 asks for the position alone, less than 0 for all there are.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     limit: i32,
     /// Those after this position (before it, where `reverse` is set); absent: from the beginning (the end).
     since: Option<StreamPosition>,

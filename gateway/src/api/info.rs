@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::Api;
+
+/// Asks which nodes there are; there is nothing more to say.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct InfoRequest {}
 
 /// Result of `info`.
 #[derive(Serialize, ToSchema)]
@@ -20,7 +24,9 @@ pub(super) struct InfoResult {
 struct NodeInfo {
     /// Unique for each start of the node.
     uid: String,
+    /// Its name, as it was set (`node_name`).
     name: String,
+    /// Version of the program.
     version: String,
     /// Clients connected.
     num_clients: u32,
@@ -41,7 +47,7 @@ struct NodeInfo {
 const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Api {
-    pub(super) async fn info(&self) -> InfoResult {
+    pub(super) async fn info(&self, _: &InfoRequest) -> InfoResult {
         let answered = timeout(PATIENCE, self.context.node.round_trip().wait()).await;
         let broker_ms = answered.ok().and_then(Result::ok).map(|time| time.as_secs_f64() * 1000.0);
         let own = self.cluster.uid().clone();

@@ -118,7 +118,7 @@ impl Api {
             Method::HistoryRemove => calling(async { self.history_remove(&read(body)?).await }),
             Method::Channels => calling(async { self.channels(&read(body)?).await }),
             Method::Connections => calling(async { self.connections(read(body)?).await }),
-            Method::Info => calling(async { Ok(self.info().await) }),
+            Method::Info => calling(async { Ok(self.info(&read(body)?).await) }),
             Method::Rpc => calling(async { super::rpc::rpc(&read(body)?) }),
             Method::RevokeToken => calling(async { self.revoke_token(read(body)?).await }),
             Method::InvalidateUserTokens => calling(async { self.invalidate_user_tokens(read(body)?).await }),

@@ -23,6 +23,7 @@ use crate::{config::Secret, node::cluster::Cluster, session::Context};
 
 mod access;
 mod batch;
+mod bounds;
 mod channels;
 mod commands;
 mod connections;

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::{
     Api, Outcome,
-    request::{RoomRequest, failed, named},
+    request::{RoomRequest, failed, named, whole},
 };
 use crate::broker::Members;
 
@@ -20,7 +20,7 @@ pub(super) struct PresenceRequest {
     #[schema(required = true)]
     channel: String,
     /// Clients given at most, up to 1000; absent or 0 for all of them. With a limit the answer has a `cursor`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     limit: u32,
     /// The `cursor` of the page before; empty for the first one.
     #[serde(default)]

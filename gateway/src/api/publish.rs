@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::{
     Answer, Api, Outcome,
-    request::{bad, payload},
+    request::{bad, payload, whole},
 };
 use crate::{
     broker::{self, Append},
@@ -20,8 +20,10 @@ use crate::{
 /// `publish`, which names one room, and `broadcast`, which names several.
 #[derive(Deserialize, ToSchema)]
 pub(super) struct PublishRequest<'a> {
+    /// The room.
     #[serde(default)]
     channel: String,
+    /// The rooms; each has its own answer.
     #[serde(default)]
     channels: Vec<String>,
     /// Payload, any JSON; `null` too is one.
@@ -30,6 +32,7 @@ pub(super) struct PublishRequest<'a> {
     data: Option<&'a RawValue>,
     /// Payload of any bytes in base64, for rooms in which only Protobuf clients listen; stands before `data`.
     #[serde(default)]
+    #[schema(content_encoding = "base64")]
     b64data: String,
     /// Labels.
     #[serde(default)]
@@ -44,7 +47,7 @@ pub(super) struct PublishRequest<'a> {
     #[serde(default)]
     delta: bool,
     /// A publication whose version is not above that of the last one is not made; 0 asks nothing.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     version: u64,
     /// What versions are compared within.
     #[serde(default)]
@@ -54,8 +57,10 @@ pub(super) struct PublishRequest<'a> {
 /// Result of `publish`: where the publication stands, empty for rooms without history.
 #[derive(Serialize, ToSchema)]
 pub(super) struct PublishResult {
+    /// Place in the history, counted from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
+    /// The history that `offset` counts in.
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<String>,
 }
@@ -63,6 +68,7 @@ pub(super) struct PublishResult {
 /// Result of `broadcast`: what became of each room, in the order of the request.
 #[derive(Serialize, ToSchema)]
 pub(super) struct BroadcastResult {
+    /// One for each room.
     responses: Vec<Answer<PublishResult>>,
 }
 
