@@ -9,7 +9,13 @@ use std::{
 };
 
 use axum::response::IntoResponse;
-use common::{Client, Gateway, Value, backend::Backend, json, token};
+use common::{
+    Client, Gateway, Stream, Value,
+    backend::Backend,
+    json,
+    stream::{JSON, escape},
+    token,
+};
 use tokio::sync::Semaphore;
 
 fn from_now(seconds: i64) -> i64 {
@@ -241,4 +247,119 @@ async fn the_backend_prolongs_connections_and_subscriptions() {
     let still = stays.ask(json!({"presence": {"channel": "hooked:r"}})).await;
     assert!(still["presence"].is_object(), "{still}");
     assert!(backend.asked("sub_refresh").len() >= 2);
+}
+
+#[tokio::test]
+async fn every_transport_says_its_name_and_brings_the_headers_that_are_named() {
+    let backend = Backend::saying(|_, _| json!({"result": {"user": "ann", "channels": ["news"]}})).await;
+    let headers = "hooks.headers = [\"x-real\"]\nhooks.emulated_headers = [\"x-real\", \"x-given\"]\n";
+    let node = Gateway::open(&(backend.settings(&["connect", "rpc"]) + headers));
+    let connect = json!({"headers": {"X-Real": "forged", "X-Given": "given", "X-Other": "other"}});
+    let (command, real) = (json!({"id": 1, "connect": connect}).to_string(), ("x-real", "real"));
+
+    let mut client = Client::open_at(node.clients, "/connection/websocket", &[real]).await;
+    client.ask(json!({"connect": connect})).await;
+    client.ask(json!({"rpc": {"method": "m"}})).await;
+    let mut uni = Client::open_at(node.clients, "/connection/uni_websocket", &[real]).await;
+    uni.send(&connect.to_string()).await;
+    assert_eq!(uni.next().await["connect"]["subs"], json!({"news": {}}));
+    let said = |path: &str, what: &str| format!("{path}?cf_connect={}", escape(what));
+    let requests = [
+        ("GET", said("/connection/sse", &command), String::new()),
+        ("POST", "/connection/http_stream".to_owned(), command.clone()),
+        ("GET", said("/connection/uni_sse", &connect.to_string()), String::new()),
+        ("POST", "/connection/uni_http_stream".to_owned(), connect.to_string()),
+    ];
+    for (method, path, body) in requests {
+        let mut stream = Stream::request(node.clients, method, &path, &[real, JSON], body.as_bytes()).await;
+        let reply = stream.next().await;
+        assert_eq!(reply["connect"]["subs"], json!({"news": {}}), "{path}: {reply}");
+    }
+    let names = ["websocket", "uni_websocket", "sse", "http_stream", "uni_sse", "uni_http_stream"];
+    let asked: Vec<_> = backend.asked("connect").iter().map(|body| body["transport"].clone()).collect();
+    assert_eq!(asked, names);
+    for hook in ["connect", "rpc"] {
+        let all = |name| backend.headers(hook, name);
+        assert!(all("x-real").iter().all(|value| value == "real"), "that of the request goes before: {hook}");
+        assert!(all("x-given").iter().all(|value| value == "given"), "{hook}");
+        assert!(all("x-other").iter().all(String::is_empty), "{hook}");
+    }
+    assert_eq!(backend.headers("rpc", "x-given").len(), 1);
+    assert_eq!(node.count("roomcast_hook_requests_total{hook=\"connect\",result=\"ok\"}").await, 6);
+}
+
+/// Whoever has a token comes in as ever, and whoever has none is told to come again.
+#[tokio::test]
+async fn a_backend_that_is_down_keeps_out_those_alone_of_whom_it_was_to_say_who_they_are() {
+    let down = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let hooks = ["connect", "publish", "refresh"].map(|hook| format!("hooks.{hook}.url = \"http://{down}/\"\n"));
+    let rules = "hooks.breaker_failures = 2\nhooks.breaker_pause = \"1h\"\nrooms.publish_hook = true\n\
+                 rooms.allow_subscribe_for_client = true\n";
+    let node = Gateway::start(&(hooks.concat() + rules));
+    let internal = json!({"code": 100, "message": "internal server error", "temporary": true});
+    for _ in 0..4 {
+        assert_eq!(come(&node, json!({})).await.1["error"], internal);
+    }
+    assert_eq!(node.count("roomcast_hook_breaker_open{hook=\"connect\"}").await, 1);
+    let result = async |result: &str| {
+        node.count(&format!("roomcast_hook_requests_total{{hook=\"connect\",result=\"{result}\"}}")).await
+    };
+    assert_eq!((result("unreachable").await, result("breaker_open").await), (2, 2));
+    let mut stream = Stream::request(node.clients, "POST", "/connection/uni_http_stream", &[JSON], b"{}").await;
+    assert_eq!(stream.closed().await.map(|close| close.0), Some(3004), "nobody reads an error there");
+
+    let mut client = Client::open(node.clients).await;
+    let claims = json!({"sub": "ann", "exp": from_now(1)});
+    let reply = client.ask(json!({"connect": {"token": token(&claims)}})).await;
+    assert!(reply["connect"]["client"].is_string(), "{reply}");
+    client.subscribe("r").await;
+    assert_eq!(client.ask(json!({"publish": {"channel": "r", "data": 1}})).await["error"], internal);
+    // What it was to prolong goes on, and nothing was said.
+    node.metric_until("roomcast_hook_duration_seconds_count{hook=\"refresh\"}", |count| count > 0.0).await;
+    node.publish("r", &json!("by the server")).await;
+    assert_eq!(client.hear("r").await, json!("by the server"));
+}
+
+#[tokio::test]
+async fn payloads_go_as_base64_and_statuses_mean_what_the_settings_say() {
+    let backend = Backend::start(async |hook, body: Value| {
+        let status = |status: u16| (http::StatusCode::from_u16(status).expect("a status"), "").into_response();
+        match (hook.as_str(), body["method"].as_str()) {
+            ("rpc", Some("busy")) => status(503),
+            ("rpc", Some("out")) => status(403),
+            ("rpc", Some("other")) => status(500),
+            ("rpc", _) => json!({"result": {"b64data": body["b64data"]}}).to_string().into_response(),
+            ("publish", _) => json!({"result": {"b64data": "eyJuZXciOjF9"}}).to_string().into_response(),
+            _ => json!({"result": {"user": "ann", "b64info": "eyJuIjoxfQ==", "b64data": "WzFd"}})
+                .to_string()
+                .into_response(),
+        }
+    })
+    .await;
+    let settings = "hooks.binary_encoding = true\nhooks.status_transforms = [\"503: temporary 1503 busy\", \
+                    \"403: disconnect 4403 out\"]\nrooms.publish_hook = true\nrooms.allow_subscribe_for_client = true\n";
+    let node = Gateway::start(&(backend.settings(&["connect", "publish", "rpc"]) + settings));
+    let (mut client, reply) = come(&node, json!({"data": {"a": 1}})).await;
+    assert_eq!(reply["connect"]["data"], json!([1]));
+    let asked = &backend.asked("connect")[0];
+    assert_eq!(
+        (&asked["encoding"], &asked["b64data"], &asked["data"]),
+        (&json!("binary"), &json!("eyJhIjoxfQ=="), &Value::Null)
+    );
+    assert_eq!(client.ask(json!({"rpc": {"method": "m", "data": {"q": 2}}})).await["rpc"], json!({"data": {"q": 2}}));
+    client.subscribe("r").await;
+    client.publish("r", &json!("old")).await;
+    let heard = loop {
+        let message = client.next().await;
+        if message["push"]["pub"].is_object() {
+            break message["push"]["pub"].clone();
+        }
+    };
+    assert_eq!((&heard["data"], &heard["info"]["conn_info"]), (&json!({"new": 1}), &json!({"n": 1})));
+    let error =
+        async |client: &mut Client, method| client.ask(json!({"rpc": {"method": method}})).await["error"].clone();
+    assert_eq!(error(&mut client, "busy").await, json!({"code": 1503, "message": "busy", "temporary": true}));
+    assert_eq!(error(&mut client, "other").await["code"], 100);
+    client.send(&json!({"id": 99, "rpc": {"method": "out"}}).to_string()).await;
+    assert_eq!(client.closed().await, Some((4403, "out".to_owned())));
 }

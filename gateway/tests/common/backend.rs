@@ -12,6 +12,7 @@ use axum::{
     extract::Request,
     response::{IntoResponse, Response},
 };
+use http::HeaderMap;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
@@ -19,7 +20,14 @@ use tokio::net::TcpListener;
 pub struct Backend {
     /// Where it is asked.
     pub address: SocketAddr,
-    asked: Arc<Mutex<Vec<(String, Value)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+/// What it was asked.
+struct Asked {
+    hook: String,
+    body: Value,
+    headers: HeaderMap,
 }
 
 impl Backend {
@@ -29,13 +37,14 @@ impl Backend {
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let (address, asked) = (listener.local_addr().expect("it listens"), Arc::default());
-        let log: Arc<Mutex<Vec<(String, Value)>>> = Arc::clone(&asked);
+        let log: Arc<Mutex<Vec<Asked>>> = Arc::clone(&asked);
         let handle = async move |request: Request| {
             let (head, body) = request.into_parts();
             let body = to_bytes(body, usize::MAX).await.expect("a whole body");
             let body: Value = serde_json::from_slice(&body).expect("a body of JSON");
             let hook = head.uri.path().trim_start_matches('/').to_owned();
-            log.lock().expect("nobody panics with it").push((hook.clone(), body.clone()));
+            let asked = Asked { hook: hook.clone(), body: body.clone(), headers: head.headers };
+            log.lock().expect("nobody panics with it").push(asked);
             answer(hook, body).await
         };
         let router = Router::new().fallback(handle);
@@ -60,6 +69,13 @@ impl Backend {
     /// What it was asked of this kind.
     pub fn asked(&self, hook: &str) -> Vec<Value> {
         let asked = self.asked.lock().expect("nobody panics with it");
-        asked.iter().filter(|(kind, _)| kind == hook).map(|(_, body)| body.clone()).collect()
+        asked.iter().filter(|one| one.hook == hook).map(|one| one.body.clone()).collect()
+    }
+
+    /// The value of a header, each time it was asked this; empty where there was none.
+    pub fn headers(&self, hook: &str, name: &str) -> Vec<String> {
+        let asked = self.asked.lock().expect("nobody panics with it");
+        let value = |headers: &HeaderMap| headers.get(name).map(|value| value.to_str().expect("text").to_owned());
+        asked.iter().filter(|one| one.hook == hook).map(|one| value(&one.headers).unwrap_or_default()).collect()
     }
 }
