@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use self::warnings::warnings;
+use self::warnings::{floor_warning, warnings};
 use crate::{
     cli::Trial,
     figures::{Figures, NAMES, TIMES_FLOOR, Unit},
@@ -98,7 +98,8 @@ impl Report {
         floor: Option<Figures>,
         thresholds: &[Threshold],
     ) -> Self {
-        let warnings = measured.iter().flat_map(|(trial, figures)| warnings(trial, figures)).collect();
+        let of_servers = measured.iter().flat_map(|(trial, figures)| warnings(trial, figures));
+        let warnings = of_servers.chain(floor.as_ref().and_then(floor_warning)).collect();
         let mut all = measured.into_iter().map(|(trial, figures)| (trial, Other::new(trial, figures, floor.as_ref())));
         let (trial, first) = all.next().expect("a run has a server");
         let value = |threshold: &Threshold| match threshold.figure.name {

@@ -34,6 +34,14 @@ pub(super) fn warnings(trial: &Trial, figures: &Figures) -> Vec<String> {
     warnings.into_iter().map(|warning| format!("{}: {warning}", trial.course.name)).collect()
 }
 
+/// Of a floor that could not bear the load itself.
+pub(super) fn floor_warning(floor: &Figures) -> Option<String> {
+    let unsent = floor.unsent;
+    (unsent > 0).then(|| {
+        format!("floor: {unsent} messages could not be sent in time; multiples of its latencies and rates say nothing")
+    })
+}
+
 fn of_generator(generator: &Generator) -> Vec<String> {
     let mut warnings = Vec::new();
     if generator.busiest > BUSY_WORKER {
@@ -53,4 +61,16 @@ fn of_generator(generator: &Generator) -> Vec<String> {
         warnings.push(format!("one publish in a hundred was sent {late} or more after its time by the generator"));
     }
     warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_floor_that_was_too_slow_is_told() {
+        assert_eq!(floor_warning(&Figures::default()), None);
+        let slow = Figures { unsent: 3, ..Figures::default() };
+        assert!(floor_warning(&slow).is_some_and(|told| told.starts_with("floor: 3 messages")));
+    }
 }
