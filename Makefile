@@ -13,7 +13,7 @@ PYTEST := $(DEPLOY_TESTS)/.venv/bin/pytest --rootdir $(DEPLOY_TESTS) -c $(DEPLOY
 DEBUG_BIN := $(CURDIR)/target/debug/roomcast
 RELEASE_BIN := $(CURDIR)/target/release/roomcast
 
-.PHONY: help run test bench figures up tools deploy-tools fmt clippy doc unit oracle stores binaries release interop \
+.PHONY: help run test bench figures million up tools deploy-tools fmt clippy doc unit oracle stores binaries release interop \
 	openapi browser autobahn deploy-check deploy-live deny
 
 help: ## This list
@@ -30,6 +30,9 @@ bench: ## Benchmarks of single paths: fan-out, and both ways through Redis
 
 figures: ## The figures of the README, measured on this machine (five minutes, wants it quiet)
 	scripts/figures.sh
+
+million: ## A million connections on this machine, a quarter of an hour; `CONNECTIONS=20000 HOLD=30s` for fewer
+	scripts/million.sh $(if $(CONNECTIONS),--connections $(CONNECTIONS)) $(if $(HOLD),--hold $(HOLD))
 
 up: ## Three gateways, Redis, balancer and Prometheus in containers
 	docker compose up --build
