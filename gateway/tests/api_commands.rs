@@ -2,7 +2,10 @@
 
 mod common;
 
-use common::{Client, Gateway, PATIENCE, Value, json, redis::RedisServer, token};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use common::{Client, Gateway, PATIENCE, Stream, Value, json, redis::RedisServer, token};
+use roomcast_shared::protocol::Encoding;
 
 const SETTINGS: &str = "rooms.presence = true\n";
 
@@ -302,6 +305,71 @@ async fn subscribe_recovers_whichever_epoch_where_none_is_named() {
             let push = client.next().await;
             assert_eq!(push["push"]["unsubscribe"]["code"], 2000, "{since}: {push}");
         }
+        place.stop().await;
+    }
+}
+
+fn from_now(seconds: u64) -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() + seconds
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_put_into_a_room_for_a_time_comes_back_when_it_is_over() {
+    for place in Place::both_with("client.expired_sub_close_delay = \"0s\"\n").await {
+        let (mut client, _) = connect(place.holding(), "ann").await;
+        let (mut other, _) = connect(place.holding(), "ben").await;
+        for (user, room, seconds) in [("ann", "long", 600), ("ann", "short", 4), ("ben", "long", 600)] {
+            place.done("subscribe", json!({"user": user, "channel": room, "expire_at": from_now(seconds)})).await;
+        }
+        for room in ["long", "short"] {
+            // The push of the protocol has no field for the end.
+            assert_eq!(client.next().await["push"], json!({"channel": room, "subscribe": {}}));
+        }
+        place.asked.publish("short", &json!(1)).await;
+        assert_eq!(client.hear("short").await, json!(1), "its time is not over");
+        assert_eq!(client.closed().await, Some((3006, "subscription expired".to_owned())));
+        place.asked.publish("long", &json!(2)).await;
+        assert_eq!(other.hear("long").await, json!(2), "its time is not over");
+        drop((client, other));
+        place.stop().await;
+    }
+}
+
+/// What a stream is told next in a push of that kind.
+async fn told(stream: &mut Stream, kind: &str) -> Value {
+    loop {
+        let message = stream.next().await;
+        if message["push"][kind].is_object() {
+            return message["push"].clone();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_secret_of_a_session_means_that_session_alone() {
+    for place in Place::both().await {
+        let address = place.holding().clients;
+        let open = async |path| Stream::connected(address, path, Encoding::Json, "ann").await;
+        let (mut meant, mut other) = (open("/connection/sse").await, open("/connection/http_stream").await);
+        let session = meant.session.clone();
+        place.done("subscribe", json!({"session": session, "channel": "lobby"})).await;
+        assert_eq!(told(&mut meant, "subscribe").await["channel"], "lobby");
+        place.done("unsubscribe", json!({"session": session, "channel": "lobby"})).await;
+        assert_eq!(told(&mut meant, "unsubscribe").await["unsubscribe"]["code"], 2000);
+        place.done("refresh", json!({"session": session, "expire_at": from_now(600)})).await;
+        assert_eq!(told(&mut meant, "refresh").await["refresh"]["expires"], true);
+        for nobody in [json!({"session": "unknown"}), json!({"user": "ben", "session": session})] {
+            place.done("disconnect", nobody).await;
+        }
+        place.done("subscribe", json!({"session": session, "user": "ann", "channel": "all"})).await;
+        assert_eq!(told(&mut meant, "subscribe").await["channel"], "all");
+        place.done("disconnect", json!({"session": session})).await;
+        assert_eq!(meant.closed().await, Some((3503, "force disconnect".to_owned())));
+        // Commands are carried out in their order, so this one shows that none of those before meant the other session.
+        place.done("subscribe", json!({"user": "ann", "channel": "last"})).await;
+        let push = json!({"push": {"channel": "last", "subscribe": {}}});
+        assert_eq!(other.next().await, push);
+        drop((meant, other));
         place.stop().await;
     }
 }

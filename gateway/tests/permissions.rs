@@ -250,3 +250,78 @@ async fn a_user_whose_own_room_cannot_be_is_told_so() {
     let reply = client.ask(json!({"connect": {"token": token(&json!({"sub": "é"}))}})).await;
     assert_eq!(reply["error"]["code"], 107);
 }
+
+/// A connection of a user, and what it was told of its rooms; `seen` is how far it has seen them.
+async fn come(node: &Gateway, user: &str, seen: Value) -> (Client, Value) {
+    let mut client = Client::open(node.clients).await;
+    let reply = client.ask(json!({"connect": {"token": token(&json!({"sub": user})), "subs": seen}})).await;
+    (client, reply["connect"]["subs"].clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_connections_of_a_user_are_in_one_room_whichever_node_they_are_on() {
+    let redis = RedisServer::start();
+    let settings = format!(
+        "redis.url = {:?}\nclient.personal_rooms = true\nrooms.allow_subscribe_for_client = true\n\
+         rooms.allow_publish_for_subscriber = true\n",
+        redis.url()
+    );
+    let nodes = [Gateway::start(&settings), Gateway::start(&settings)];
+    let mut clients = Vec::new();
+    for node in &nodes {
+        node.ready().await;
+        let (client, subs) = come(node, "ann", json!({})).await;
+        assert_eq!(subs, json!({"#ann": {}}), "the usual name");
+        clients.push(client);
+        let (mut ben, subs) = come(node, "ben", json!({})).await;
+        assert_eq!(subs, json!({"#ben": {}}));
+        assert_eq!(code_of(&mut ben, "subscribe", "#ann").await, 103);
+        assert_eq!(code_of(&mut ben, "publish", "#ann").await, 103);
+    }
+    nodes[1].publish("#ann", &json!("to all")).await;
+    for client in &mut clients {
+        assert_eq!(client.hear("#ann").await, json!("to all"));
+    }
+    clients[0].publish("#ann", &json!("to my devices")).await;
+    assert_eq!(clients[1].hear("#ann").await, json!("to my devices"));
+    drop(clients);
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_said_to_a_user_who_is_away_is_there_when_it_comes_back() {
+    let redis = RedisServer::start();
+    let inbox = "client.personal_rooms = true\nclient.personal_room_name = \"inbox:{user}\"\n\
+                 [[namespaces]]\nname = \"inbox\"\nhistory_size = 10\nhistory_ttl = \"60s\"\nforce_recovery = true\n";
+    let settings = format!("redis.url = {:?}\n{inbox}", redis.url());
+    for nodes in [vec![Gateway::start(inbox)], vec![Gateway::start(&settings), Gateway::start(&settings)]] {
+        let (first, last) = (&nodes[0], nodes.last().expect("there is one"));
+        first.ready().await;
+        last.ready().await;
+        let (mut client, subs) = come(first, "ann", json!({})).await;
+        assert_eq!((&subs["inbox:ann"]["recoverable"], &subs["inbox:ann"]["positioned"]), (&json!(true), &json!(true)));
+        let epoch = subs["inbox:ann"]["epoch"].clone();
+        let say = async |data| {
+            let (_, answer) = last.api("publish", &json!({"channel": "inbox:ann", "data": data})).await;
+            assert_eq!((&answer["result"]["offset"], &answer["result"]["epoch"]), (&json!(data), &epoch), "{answer}");
+        };
+        say(1).await;
+        assert_eq!(client.hear("inbox:ann").await, json!(1));
+        drop(client);
+        say(2).await;
+        say(3).await;
+        let seen = json!({"inbox:ann": {"recover": true, "epoch": epoch, "offset": 1}});
+        let (mut client, subs) = come(last, "ann", seen).await;
+        let missed = subs["inbox:ann"]["publications"].as_array().cloned().unwrap_or_default();
+        let missed: Vec<_> = missed.iter().map(|said| said["data"].clone()).collect();
+        assert_eq!((&subs["inbox:ann"]["recovered"], missed), (&json!(true), vec![json!(2), json!(3)]), "{subs}");
+        say(4).await;
+        assert_eq!(client.hear("inbox:ann").await, json!(4));
+        drop(client);
+        for node in nodes {
+            node.stop().await;
+        }
+    }
+}

@@ -4,7 +4,7 @@ mod common;
 
 use std::{io::Write, path::PathBuf};
 
-use common::{Client, PATIENCE, Process, json};
+use common::{Client, PATIENCE, Process, http, json};
 use tempfile::NamedTempFile;
 use tokio::time::{Duration, Instant, sleep};
 
@@ -105,4 +105,32 @@ async fn at_a_hangup_other_keys_are_good_and_nobody_is_disconnected() {
     let reply = bob.ask(json!({"connect": {"token": token}})).await;
     assert!(reply["connect"]["client"].is_string(), "{reply}");
     ann.publish("lobby", &json!("still here")).await;
+}
+
+#[tokio::test]
+async fn at_a_hangup_pages_of_other_origins_may_connect_and_nobody_is_disconnected() {
+    const OLD: &str = "https://old.example";
+    const NEW: &str = "https://new.example";
+    let file = file(&format!("allowed_origins = [{OLD:?}]\n"));
+    let node = node(&file);
+    let refused = async |origin| {
+        let headers = [("origin", origin)];
+        let (status, head, _) = http::exchange(node.clients, "POST", "/connection/sse", &headers, b"{}").await;
+        assert_eq!(status == 200, head.contains(&format!("access-control-allow-origin: {origin}")), "{head}");
+        status == 403
+    };
+    let open = async |origin| Client::open_at(node.clients, "/connection/websocket", &[("origin", origin)]).await;
+    let mut old = open(OLD).await;
+    old.ask(json!({"connect": {"token": common::token(&json!({"sub": "ann"}))}})).await;
+    old.subscribe("lobby").await;
+    assert!(refused(NEW).await && !refused(OLD).await);
+    write(&file, &format!("allowed_origins = [{NEW:?}]\n"));
+    node.signal("HUP");
+    logged(&node, TAKEN, 1).await;
+    assert!(refused(OLD).await && !refused(NEW).await);
+    let mut new = open(NEW).await;
+    new.ask(json!({"connect": {"token": common::token(&json!({"sub": "ben"}))}})).await;
+    new.subscribe("lobby").await;
+    old.publish("lobby", &json!("still here")).await;
+    assert_eq!(new.hear("lobby").await, json!("still here"));
 }
