@@ -175,3 +175,53 @@ async fn who_is_revoked_or_blocked_goes_and_does_not_come_back() {
     };
     tokio::time::timeout(common::PATIENCE, back).await.expect("dan may come again");
 }
+
+/// Has a client be told all of these while Redis holds what it said in the room `r`, and gives it afterwards.
+async fn told_while_it_speaks(orders: &[&str]) -> (RedisServer, Gateway, Client) {
+    let redis = RedisServer::start();
+    let settings = "redis.io_timeout = \"30s\"\nrooms.allow_publish_for_client = true\n";
+    let node = Gateway::open(&format!("redis.url = {:?}\n{settings}", redis.url()));
+    node.ready().await;
+    let mut ann = Client::connected(node.clients, "ann").await;
+    redis.pause();
+    ann.send(&json!({"id": 90, "publish": {"channel": "r", "data": 0}}).to_string()).await;
+    // It is answered at once: what came before it has begun.
+    ann.ask(json!({"unsubscribe": {"channel": "elsewhere"}})).await;
+    let told = orders.iter().map(|order| json!({*order: {"user": "ann", "channel": "r"}}));
+    let last = json!({"refresh": {"user": "ann", "expire_at": 4_000_000_000_u64}});
+    let commands: Vec<_> = told.chain([last]).collect();
+    let batch = json!({"parallel": true, "commands": commands});
+    let heard = async {
+        push(&mut ann, "refresh").await;
+        redis.resume();
+    };
+    let ((status, answer), ()) = tokio::join!(node.api("batch", &batch), heard);
+    assert_eq!(status, 200, "{answer}");
+    (redis, node, ann)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_put_in_twice_while_it_speaks_hears_everything_once() {
+    let (_redis, node, mut ann) = told_while_it_speaks(&["subscribe", "subscribe"]).await;
+    push(&mut ann, "subscribe").await;
+    for data in 1..=2 {
+        node.publish("r", &json!(data)).await;
+    }
+    let mut heard = Vec::new();
+    while heard.last() != Some(&json!(2)) {
+        let message = ann.next().await;
+        assert!(!message["push"]["subscribe"].is_object(), "it is there already: {message}");
+        // What it said itself may have come before it was in the room or after.
+        heard.extend(message["push"]["pub"].get("data").filter(|data| **data != json!(0)).cloned());
+    }
+    assert_eq!(heard, [json!(1), json!(2)]);
+    assert_eq!(node.count("roomcast_subscriptions").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_put_in_and_out_while_it_speaks_is_out() {
+    let (_redis, node, mut ann) = told_while_it_speaks(&["subscribe", "unsubscribe"]).await;
+    push(&mut ann, "subscribe").await;
+    assert_eq!(push(&mut ann, "unsubscribe").await, json!({"code": 2000, "reason": "server unsubscribe"}));
+    assert_eq!(node.count("roomcast_subscriptions").await, 0);
+}

@@ -292,4 +292,8 @@ impl Entered {
     fn heard(entry: Box<Entry>, hold: Hold) -> Self {
         Self { entry, hold, present: None, past: None }
     }
+
+    pub(super) fn room(&self) -> &str {
+        &self.entry.room
+    }
 }

@@ -109,6 +109,8 @@ impl Session {
         replies: &mut Replies<'_>,
     ) -> Result<(), Disconnect> {
         let entered = match entered {
+            // It is there already, and would hear everything twice.
+            Ok(entered) if self.place_of(entered.room()).is_some() => return Ok(()),
             Ok(entered) => entered,
             // The client comes back, and whoever wants it in the room sees it come.
             Err(error) => {

@@ -83,8 +83,12 @@ impl Pending {
         self.rooms.iter().filter(|(_, busy)| *busy == Busy::Subscribing).count()
     }
 
+    /// What is being done in a room. What a client says there may be under way beside something else, and that stands before
+    /// it.
     pub(super) fn busy(&self, room: &str) -> Option<Busy> {
-        self.rooms.iter().find(|(name, _)| **name == *room).map(|(_, busy)| *busy)
+        let mut here = self.rooms.iter().filter(|(name, _)| **name == *room).map(|(_, busy)| *busy);
+        let first = here.next()?;
+        Some(here.fold(first, |all, one| if all == Busy::Publishing { one } else { all }))
     }
 
     pub(super) fn poll_next(&mut self, task: &mut Context<'_>) -> Poll<Option<Done>> {

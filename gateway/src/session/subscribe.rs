@@ -114,6 +114,10 @@ impl Session {
         replies: &mut Replies<'_>,
     ) -> Result<Step, Disconnect> {
         let entered = match entered {
+            // It would hear everything twice.
+            Ok(entered) if self.place_of(entered.room()).is_some() => {
+                return self.refused(id, "subscribe", ErrorCode::ALREADY_SUBSCRIBED, replies);
+            }
             Ok(entered) => entered,
             Err(error) => {
                 tracing::debug!("subscribe failed: {error}");
