@@ -13,7 +13,7 @@ use roomcast_shared::{
 };
 
 use super::{
-    Aside, GroupKey, Jobs, Mail, Outbox, Room, Seat, SlowPolicy, Wire,
+    Aside, GroupKey, Jobs, Mail, Outbox, Room, Seat, SeatId, SlowPolicy, Wire,
     fanout::{hand_out, hand_to_late},
     joined::Joined,
     outbox::tests::Script,
@@ -107,8 +107,10 @@ enum Newcomer {
     Outside,
     Aside(Aside),
     Read(Aside, u64),
-    Seated(Vec<Event>, u64),
-    Inside(u64),
+    Seated(Vec<Event>, SeatId),
+    Inside(SeatId),
+    /// It has given its seat up. What is being handed out may still come.
+    Left,
 }
 
 /// How far a comparison has come.
@@ -131,6 +133,12 @@ struct World {
     coarse: bool,
     delivery: Delivery,
     newcomer: Newcomer,
+    /// How often the newcomer leaves and comes back over the same outbox, and whether it waits as sessions do for what is
+    /// still on its way to it.
+    returns: usize,
+    waits: bool,
+    /// The place from which on it has to hear everything, once it was in the room.
+    since: Option<u64>,
     entering: Listener,
     seat: Seat,
     comparison: Comparison,
@@ -164,6 +172,9 @@ impl World {
             coarse: false,
             delivery: Delivery::Idle,
             newcomer: Newcomer::Outside,
+            returns: 0,
+            waits: true,
+            since: None,
             entering,
             seat: newcomer,
             comparison: Comparison::Over,
@@ -190,12 +201,18 @@ impl World {
             Comparison::Asked(_) => true,
             Comparison::Over => false,
         };
+        let entering = match self.newcomer {
+            Newcomer::Nobody => false,
+            Newcomer::Inside(_) => self.returns > 0,
+            Newcomer::Left => !self.waits || self.room.settled().is_none(),
+            _ => true,
+        };
         let steps = [
             (Step::Publish, self.to_say > 0),
             (Step::Arrive, !self.on_its_way.is_empty()),
             (Step::Lose, !self.on_its_way.is_empty() && self.may_lose > 0),
             (Step::Turn, !matches!(self.delivery, Delivery::Idle)),
-            (Step::Enter, !matches!(self.newcomer, Newcomer::Nobody | Newcomer::Inside(_))),
+            (Step::Enter, entering),
             (Step::Check, comparing),
         ];
         steps.into_iter().filter(|(_, possible)| *possible).map(|(step, _)| step).collect()
@@ -260,18 +277,29 @@ impl World {
             Newcomer::Read(aside, reached) => {
                 self.entering.hold();
                 if let Ok(seated) = aside.sit(self.seat.clone(), Some(at(reached))) {
-                    Newcomer::Seated(seated.missed, reached)
+                    let since = *self.since.get_or_insert(reached);
+                    // Whoever comes back is told with the reply what it has not heard.
+                    let heard = offsets(&self.entering).last().copied().unwrap_or(since);
+                    let recovered = (heard + 1..=reached).map(said);
+                    Newcomer::Seated(recovered.chain(seated.missed).collect(), seated.id)
                 } else {
                     assert!(self.loses, "nothing was lost, and still there is a gap");
                     self.entering.release(b"");
                     Newcomer::Outside
                 }
             }
-            Newcomer::Seated(missed, reached) => {
+            Newcomer::Seated(missed, id) => {
                 self.entering.release(&told(&missed));
-                Newcomer::Inside(reached)
+                Newcomer::Inside(id)
             }
-            other @ (Newcomer::Inside(_) | Newcomer::Nobody) => other,
+            Newcomer::Inside(id) => {
+                self.returns -= 1;
+                let outbox: Arc<Outbox> = self.entering.clone();
+                self.room.seats.lock().remove(id, &outbox);
+                Newcomer::Left
+            }
+            Newcomer::Left => Newcomer::Outside,
+            Newcomer::Nobody => Newcomer::Nobody,
         };
     }
 
@@ -294,7 +322,7 @@ impl World {
     fn assert_told(&self, steps: &[Step]) {
         let reached = match self.newcomer {
             Newcomer::Nobody => self.said,
-            Newcomer::Inside(reached) => reached,
+            Newcomer::Inside(_) => self.since.expect("it took a seat"),
             _ => panic!("nobody entered: {steps:?}"),
         };
         let lost_any = steps.contains(&Step::Lose);
@@ -343,6 +371,34 @@ fn whoever_enters_while_others_speak_hears_everything_once_and_in_order() {
         println!("{before} before, {to_say} said: {count} orders");
         assert!(count > 1000, "{count} orders are too few");
     }
+}
+
+/// A world in which the newcomer leaves once, and comes back over the same outbox.
+fn returning(jobs: &Arc<Jobs>, to_say: u64, waits: bool) -> World {
+    let mut world = World::new(jobs, 1, to_say);
+    while !matches!(world.newcomer, Newcomer::Inside(_)) {
+        world.take(Step::Enter);
+    }
+    (world.returns, world.waits) = (1, waits);
+    world
+}
+
+#[test]
+fn whoever_leaves_and_comes_back_hears_everything_once_and_in_order() {
+    let jobs = Arc::new(Jobs::idle());
+    for to_say in [1, 2] {
+        let count = play_all(|| World { coarse: to_say > 1, ..returning(&jobs, to_say, true) });
+        println!("{to_say} said: {count} orders");
+        assert!(count > 100, "{count} orders are too few");
+    }
+}
+
+/// The orders show it: what is under way when a seat is given up still comes, and comes twice where it is recovered before.
+#[test]
+#[should_panic(expected = "after 1: [")]
+fn whoever_comes_back_without_waiting_may_hear_something_twice() {
+    let jobs = Arc::new(Jobs::idle());
+    play_all(|| returning(&jobs, 1, false));
 }
 
 #[test]

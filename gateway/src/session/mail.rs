@@ -8,7 +8,7 @@ use roomcast_shared::protocol::{
     reply::Push,
 };
 
-use super::{Replies, Session, entry::Origin};
+use super::{Busy, Done, Replies, Session, Step, entry::Origin};
 use crate::hub::Mail;
 
 impl Session {
@@ -46,6 +46,8 @@ impl Session {
         }
     }
 
+    /// The client is out of a room. It is told so when it has heard what is on its way to it from there, so that nothing of the
+    /// room comes after that; until then nothing else is done in the room, for who came back sooner would hear it twice.
     pub(super) fn put_out(
         &mut self,
         room: &Arc<str>,
@@ -53,8 +55,148 @@ impl Session {
         replies: &mut Replies<'_>,
     ) -> Result<(), Disconnect> {
         let Some(place) = self.place_of(room) else { return Ok(()) };
-        let mut subscription = self.subscriptions.swap_remove(place);
-        self.give_up(&mut subscription);
-        replies.put_push(Push { channel: room.to_string(), unsubscribe: Some(how.into()), ..Push::default() })
+        let heard = self.quit(place);
+        let push = Push { channel: room.to_string(), unsubscribe: Some(how.into()), ..Push::default() };
+        let Some(heard) = heard else { return replies.put_push(push) };
+        self.pending().start(room, Busy::Leaving, async move {
+            heard.await;
+            Done::then(|_, replies| replies.put_push(push).map(|()| Step::Done))
+        });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        net::Ipv4Addr,
+        sync::atomic::{AtomicBool, Ordering},
+        task::Waker,
+        thread,
+        time::{Duration, Instant},
+    };
+
+    use bytes::Bytes;
+    use parking_lot::Mutex;
+    use roomcast_shared::publication::Publication;
+    use tokio::runtime::Runtime;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::{
+        broker::{Answer, Broker, memory::MemoryBroker},
+        config::Settings,
+        hub::{Deliver, Hub, Outbox, Seat, Sink, Subscribe, Wire},
+        metrics::Metrics,
+        node::Node,
+        session::{Admission, Context, Heartbeat},
+    };
+
+    /// A socket that keeps whoever writes waiting while the test looks at what it took.
+    #[derive(Default)]
+    struct Socket {
+        said: Mutex<Vec<u8>>,
+        written: AtomicBool,
+    }
+
+    impl Sink for Socket {
+        fn try_write(&self, bytes: &[io::IoSlice<'_>]) -> io::Result<usize> {
+            self.written.store(true, Ordering::SeqCst);
+            let mut said = self.said.lock();
+            let before = said.len();
+            for bytes in bytes {
+                said.extend_from_slice(bytes);
+            }
+            Ok(said.len() - before)
+        }
+    }
+
+    impl Socket {
+        /// All of these, in this order.
+        fn assert_said(&self, parts: [&str; 3]) {
+            let said = String::from_utf8_lossy(&self.said.lock()).into_owned();
+            let places = parts.map(|part| said.find(part));
+            assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?} in {said:?}");
+        }
+    }
+
+    /// A node without a cluster, in whose rooms anybody may be.
+    fn context() -> Arc<Context> {
+        let mut settings = Settings::default();
+        settings.client.insecure = true;
+        settings.rooms.allow_subscribe_for_client = true;
+        settings.rooms.allow_subscribe_for_anonymous = true;
+        (settings.rooms.join_leave, settings.rooms.force_push_join_leave) = (true, true);
+        let metrics = Arc::new(Metrics::new());
+        let hub = Arc::new(Hub::new(1 << 20, metrics.clone(), TaskTracker::new()));
+        let broker = Broker::from(MemoryBroker::new(hub.clone(), metrics.clone()));
+        let node = Arc::new(Node::new("test", hub, broker, TaskTracker::new()));
+        Arc::new(Context::new(node, None, Arc::new(settings), metrics))
+    }
+
+    fn session(context: &Arc<Context>, outbox: &Arc<Outbox<Socket>>) -> Session {
+        let (wire, heartbeat) = (Wire::JsonWebSocket, Heartbeat::Protocol);
+        let admission = Admission { wire, heartbeat, bearer: None, address: Ipv4Addr::LOCALHOST.into(), headers: None };
+        let mut session = Session::new(context.clone(), outbox.clone(), admission);
+        session.receive(br#"{"id":1,"connect":{}}"#).expect("anybody may");
+        session.receive(br#"{"id":2,"subscribe":{"channel":"r"}}"#).expect("anybody may");
+        session
+    }
+
+    /// Until nothing waits any more.
+    fn go_on(session: &mut Session) {
+        let begun = Instant::now();
+        while session.is_waiting() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it waits for ever");
+            assert!(session.poll_pending(&mut std::task::Context::from_waker(Waker::noop())).is_pending());
+        }
+    }
+
+    /// A delivery that is under way has looked at the seats before the client was put out, and comes to it only then.
+    #[test]
+    fn nothing_of_a_room_comes_after_the_push_that_puts_the_client_out_of_it() {
+        let runtime = Runtime::new().unwrap();
+        let _inside = runtime.enter();
+        let context = context();
+        let node = context.node.clone();
+        let (first, outbox) = [(); 2].map(|()| Arc::new(Outbox::new(Socket::default(), usize::MAX))).into();
+        let Answer::Now(Ok(hold)) = node.join("r") else { panic!("memory answers at once") };
+        hold.sit(Seat::new(first.clone(), Wire::JsonWebSocket));
+        let mut session = session(&context, &outbox);
+        let busy = first.socket().said.lock();
+        thread::scope(|scope| {
+            let delivering = scope.spawn(|| {
+                let _inside = runtime.enter();
+                let said = Publication { data: Bytes::from_static(b"42"), ..Publication::default() };
+                drop(node.hub().deliver("r", said.into()));
+            });
+            let begun = Instant::now();
+            while !first.socket().written.load(Ordering::SeqCst) {
+                assert!(begun.elapsed() < Duration::from_secs(20), "nothing is delivered");
+                thread::yield_now();
+            }
+            let out = Mail::Unsubscribe { room: Arc::from("r"), how: Unsubscribe::SERVER };
+            session.take_mail(vec![out]).expect("it stays connected");
+            session.receive(br#"{"id":3,"subscribe":{"channel":"r"}}"#).expect("it may come again");
+            drop(busy);
+            delivering.join().unwrap();
+        });
+        go_on(&mut session);
+        outbox.socket().assert_said([r#""data":42"#, r#""unsubscribe":{"code":2000"#, r#""id":3,"subscribe""#]);
+    }
+
+    /// What a room pushes while the session works is said after the answers to that work.
+    #[test]
+    fn nothing_of_a_room_comes_after_that_push_where_it_was_entered_in_the_same_breath() {
+        let runtime = Runtime::new().unwrap();
+        let _inside = runtime.enter();
+        let outbox = Arc::new(Outbox::new(Socket::default(), usize::MAX));
+        let mut session = session(&context(), &outbox);
+        let order = Subscribe { room: "joined".to_owned(), ..Subscribe::default() };
+        let out = Mail::Unsubscribe { room: Arc::from("joined"), how: Unsubscribe::SERVER };
+        session.take_mail(vec![Mail::Subscribe(Box::new(order)), out]).expect("it stays connected");
+        go_on(&mut session);
+        outbox.socket().assert_said([r#""joined","subscribe""#, r#""joined","join""#, r#""unsubscribe":{"code":2000"#]);
     }
 }

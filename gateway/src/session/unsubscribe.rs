@@ -38,21 +38,27 @@ impl Session {
     /// Gives the seat up. The answer waits for deliveries that are under way, so that nothing comes after it.
     pub(super) fn leave(&mut self, id: u32, name: &str, replies: &mut Replies<'_>) -> Result<Step, Disconnect> {
         let Some(place) = self.place_of(name) else { return self.left(id, replies) };
-        let mut subscription = self.subscriptions.swap_remove(place);
-        self.give_up(&mut subscription);
-        let settled = subscription.hold.room().settled();
-        // What the room has pushed since these commands began would come after the answer to them: it is one of the next.
-        if settled.is_none() && !self.outbox.is_overtaken() {
-            return self.left(id, replies);
-        }
+        let Some(heard) = self.quit(place) else { return self.left(id, replies) };
         let work = async move {
-            if let Some(settled) = settled {
-                settled.await;
-            }
+            heard.await;
             Done::Left { id }
         };
         self.pending().start(name, Busy::Leaving, work);
         Ok(Step::Done)
+    }
+
+    /// Gives a seat up. The client may be told so when it has heard what is on its way to it from the room; nothing where
+    /// that is so already.
+    pub(super) fn quit(&mut self, place: usize) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let mut subscription = self.subscriptions.swap_remove(place);
+        self.give_up(&mut subscription);
+        let settled = subscription.hold.room().settled();
+        // What the room has pushed since these commands began would come after the answer to them: it is one of the next.
+        (settled.is_some() || self.outbox.is_overtaken()).then_some(async {
+            if let Some(settled) = settled {
+                settled.await;
+            }
+        })
     }
 
     /// Gives a seat up. What was said in the room may still be under way to the client.
