@@ -93,7 +93,7 @@ impl Node {
 
     /// Compares rooms whose histories are asked for together.
     async fn compare(&self, rooms: &[Arc<Room>], watch: &Watch) -> Result<(), BrokerError> {
-        let asked: Vec<_> = rooms.iter().filter_map(|room| self.ask_top(room, watch)).collect();
+        let asked: Vec<_> = rooms.iter().map(|room| self.ask_top(room, watch)).collect();
         let tops = join_all(asked.into_iter().map(async |(room, before, top)| (room, before, top.wait().await))).await;
         // What the histories held is on its way to this node, or has come already: only what has not come after this wait
         // is missing.
@@ -111,11 +111,12 @@ impl Node {
         outcome
     }
 
-    fn ask_top(&self, room: &Arc<Room>, watch: &Watch) -> Option<(Arc<Room>, Position, Answer<Slice>)> {
-        // Taken before the history is asked: what is said meanwhile only moves it on.
-        let before = room.position()?;
+    fn ask_top(&self, room: &Arc<Room>, watch: &Watch) -> (Arc<Room>, Option<Position>, Answer<Slice>) {
+        // Taken before the history is asked: what is said meanwhile only moves it on. Where nobody has one yet, somebody may be
+        // about to take a seat beside what was lost.
+        let before = room.position();
         let page = Page { since: None, limit: 0, reverse: false, meta_ttl: (watch.meta_ttl)(room.name()) };
-        Some((room.clone(), before, self.history(room.name(), &page)))
+        (room.clone(), before, self.history(room.name(), &page))
     }
 }
 
@@ -140,5 +141,65 @@ impl Round {
         #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let left = (self.total as f64 * (1.0 - part).max(0.0)) as usize;
         self.rooms.split_off(left.min(self.rooms.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Rooms are compared with a history of which this node hears nothing.
+
+    use roomcast_shared::publication::Publication;
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+    use crate::{
+        broker::{Append, Broker, Keep, memory::MemoryBroker},
+        hub::{Gap, Hub, Outbox, Seat, Sink, Wire},
+    };
+
+    /// A socket that nobody reads.
+    struct Nowhere;
+
+    impl Sink for Nowhere {
+        fn try_write(&self, bytes: &[std::io::IoSlice<'_>]) -> std::io::Result<usize> {
+            Ok(bytes.iter().map(|bytes| bytes.len()).sum())
+        }
+    }
+
+    fn hub(metrics: &Arc<Metrics>) -> Arc<Hub> {
+        Arc::new(Hub::new(1 << 20, metrics.clone(), TaskTracker::new()))
+    }
+
+    /// What is lost while a client reads the history is lost to it as well, also where nobody sits in the room yet.
+    #[tokio::test]
+    async fn who_is_about_to_enter_is_compared_after_a_loss() {
+        let metrics = Arc::new(Metrics::new());
+        let (here, elsewhere) = (hub(&metrics), hub(&metrics));
+        let broker = |hub: &Arc<Hub>| Broker::from(MemoryBroker::new(hub.clone(), metrics.clone()));
+        let broker = Broker { history: broker(&elsewhere).history, ..broker(&here) };
+        let node = Arc::new(Node::new("test", here, broker, TaskTracker::new()));
+        let hold = node.join("room").wait().await.expect("memory answers");
+        let aside = hold.aside(1 << 20);
+        let top = Page { since: None, limit: 0, reverse: false, meta_ttl: Duration::ZERO };
+        let reached = node.history("room", &top).wait().await.expect("it is read").top;
+        let keep = Keep { size: 10, ttl: Duration::from_mins(1), meta_ttl: Duration::ZERO };
+        let append = Append { keep: Some(keep), ..Append::default() };
+        node.append("room", Publication::default().into(), &append).wait().await.expect("it is kept");
+        let watch = Watch { delay: Duration::ZERO, meta_ttl: Box::new(|_| Duration::ZERO), metrics: metrics.clone() };
+        let stop = CancellationToken::new();
+        let watching = tokio::spawn(node.clone().watch_positions(watch, stop.clone()));
+        let compared = async {
+            while metrics.position_checks.get() == 0 {
+                // The watch compares this with what it saw when it began, whenever that was.
+                metrics.broker_reconnects.inc();
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), compared).await.expect("the room is compared");
+        stop.cancel();
+        watching.await.expect("it ends");
+        let outbox = Arc::new(Outbox::new(Nowhere, usize::MAX));
+        let seat = Seat { positioned: true, ..Seat::new(outbox, Wire::JsonWebSocket) };
+        assert_eq!(aside.sit(seat, Some(reached)).err(), Some(Gap));
     }
 }
