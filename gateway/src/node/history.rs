@@ -153,15 +153,16 @@ impl Line {
     async fn read_for(&self, mut callers: Vec<Caller>) {
         // Who has gone is not read for.
         callers.retain(|caller| !caller.answer.is_closed());
-        let Some(ask) = together(&callers) else { return };
-        let outcome = self.read(&ask).await;
-        let Ok(slice) = &outcome else { return answer(callers, &outcome) };
-        // Somebody missed more than anybody is given, so that the read ended too early for those who missed less.
-        let (lost, others): (Vec<_>, Vec<_>) =
-            callers.into_iter().partition(|caller| is_answered(&caller.ask, slice, ask.limit));
-        answer(lost, &outcome);
-        if let Some(ask) = together(&others) {
-            answer(others, &self.read(&ask).await);
+        while let Some(ask) = together(&callers) {
+            let outcome = self.read(&ask).await;
+            let Ok(slice) = &outcome else { return answer(callers, &outcome) };
+            // Somebody missed more than anybody is given, so that the read ended too early for those who missed less. It was
+            // read for whoever missed most, so that each time there are fewer left.
+            let (answered, others): (Vec<_>, Vec<_>) = callers
+                .into_iter()
+                .partition(|caller| caller.ask.part == ask.part || is_answered(&caller.ask, slice, ask.limit));
+            answer(answered, &outcome);
+            callers = others;
         }
     }
 
@@ -346,6 +347,32 @@ mod tests {
         assert!(offsets(first).await.is_empty());
         assert_eq!(offsets(ancient).await, [2, 3, 4], "it sees that there is more");
         assert_eq!(offsets(recent).await, [99, 100]);
+    }
+
+    /// Each read but the last ends too early for those who missed less than the first of them.
+    #[tokio::test]
+    async fn whoever_missed_little_recovers_whatever_is_said_between_the_reads() {
+        let (history, reads) = reads(100, false);
+        let first = reads.ask(&room(), since(100));
+        let (ancient, full, recent) =
+            (reads.ask(&room(), since(1)), reads.ask(&room(), since(97)), reads.ask(&room(), since(99)));
+        for top in [100, 100, 101] {
+            history.until_waiting(1).await;
+            *history.top.lock() = top;
+            history.answer();
+        }
+        assert!(offsets(first).await.is_empty());
+        assert_eq!(offsets(ancient).await, [2, 3, 4]);
+        assert_eq!(offsets(full).await, [98, 99, 100], "it sees that there is more than it may be given");
+        let last = async {
+            history.until_waiting(1).await;
+            history.answer();
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            recent = offsets(recent) => assert_eq!(recent, [100, 101]),
+            () = last => {}
+        }
     }
 
     #[tokio::test]
