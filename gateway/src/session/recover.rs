@@ -70,8 +70,10 @@ impl Seen {
         result.was_recovering = true;
         if let Some(missed) = missed {
             result.recovered = true;
-            // The client counts on from its own place, through what it is given.
-            result.offset = self.offset;
+            // The client counts on from its own place, through what it is given; a filter may leave nothing of that.
+            if self.is_in(slice) {
+                result.offset = self.offset;
+            }
             result.publications = missed;
         }
         Ok(())
@@ -82,9 +84,14 @@ impl Seen {
         result.was_recovering = self.recover;
     }
 
+    /// Whether the client's place is one of this history.
+    fn is_in(&self, slice: &Slice) -> bool {
+        (self.epoch.is_empty() || self.epoch == slice.top.epoch.as_str()) && self.offset <= slice.top.offset
+    }
+
     /// What came after the client's place, if that is all there.
     fn missed(&self, slice: &Slice) -> Option<Vec<Publication>> {
-        if !self.epoch.is_empty() && self.epoch != slice.top.epoch.as_str() {
+        if !self.is_in(slice) {
             return None;
         }
         let after: Vec<_> = slice.publications.iter().filter(|one| one.offset > self.offset).cloned().collect();
@@ -193,7 +200,8 @@ mod tests {
     fn of_a_cache_the_newest_is_given() {
         assert_eq!(told(&seen(1, "abcdefgh"), CACHE, &slice([4], 4)), (true, 1, vec![4]));
         assert_eq!(told(&seen(0, ""), CACHE, &slice([4], 4)), (true, 0, vec![4]));
-        assert_eq!(told(&seen(9, "otherone"), CACHE, &slice([4], 4)), (true, 9, vec![4]));
+        assert_eq!(told(&seen(9, "otherone"), CACHE, &slice([4], 4)), (true, 4, vec![4]), "9 is no place here");
+        assert_eq!(told(&seen(9, "abcdefgh"), CACHE, &slice([4], 4)), (true, 4, vec![4]), "nor is it one yet");
         assert_eq!(told(&seen(4, "abcdefgh"), CACHE, &slice([4], 4)), (true, 4, vec![]), "it has it");
         assert_eq!(told(&seen(4, "abcdefgh"), CACHE, &slice([], 4)), (true, 4, vec![]));
         assert_eq!(told(&seen(1, "abcdefgh"), CACHE, &slice([], 4)), (false, 4, vec![]));
