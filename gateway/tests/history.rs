@@ -37,6 +37,14 @@ history_size = 10
 history_ttl = "5m"
 echo = false
 [[namespaces]]
+name = "recovered"
+allow_subscribe_for_client = true
+allow_publish_for_client = true
+force_recovery = true
+history_size = 10
+history_ttl = "5m"
+echo = false
+[[namespaces]]
 name = "silent"
 allow_subscribe_for_client = true
 allow_publish_for_client = true
@@ -264,6 +272,30 @@ async fn where_there_is_no_echo_all_but_the_speaker_hear_it() {
             assert_eq!(speaker.next().await["push"]["pub"]["data"], 4, "of its own it heard nothing");
             assert!(other.is_silent(Duration::from_millis(50)).await);
         }
+        node.stop().await;
+    }
+}
+
+/// It was given back by recovery what it had not heard as an echo.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_there_is_no_echo_recovery_is_none_either_as_long_as_the_connection_lasts() {
+    for (node, _redis) in each().await {
+        let back = json!({"subscribe": {"channel": "recovered:a", "recover": true}});
+        let given = |reply: &Value| {
+            assert_eq!(reply["subscribe"]["recovered"], true, "{reply}");
+            let all = reply["subscribe"]["publications"].as_array().cloned().unwrap_or_default();
+            all.iter().map(|said| said["data"].clone()).collect::<Vec<_>>()
+        };
+        let mut speaker = Client::connected(node.clients, "ann").await;
+        let mut other = Client::connected(node.clients, "ann").await;
+        speaker.publish("recovered:a", &json!("own")).await;
+        other.publish("recovered:a", &json!("of another")).await;
+        say(&node, json!({"channel": "recovered:a", "data": "of nobody"})).await;
+        assert_eq!(given(&speaker.ask(back.clone()).await), ["of another", "of nobody"]);
+        assert_eq!(given(&other.ask(back.clone()).await), ["own", "of nobody"], "it is by connection, not by user");
+        let mut again = Client::connected(node.clients, "ann").await;
+        assert_eq!(given(&again.ask(back.clone()).await), ["own", "of another", "of nobody"]);
+        drop((speaker, other, again));
         node.stop().await;
     }
 }

@@ -153,7 +153,7 @@ impl Session {
         match &past {
             Some(past) => {
                 entry.seen.answer(entry.terms.memory, &past.slice, &mut result).map_err(NoSeat::Refused)?;
-                self.form(&entry.hears, &mut result.publications)?;
+                self.form(&entry, &mut result.publications)?;
             }
             None => entry.seen.answer_without_past(&mut result),
         }
@@ -200,12 +200,20 @@ impl Session {
         })
     }
 
-    /// Takes from what the client missed what it does not want, and brings the rest into the form it takes.
-    fn form(&self, hears: &GroupKey, publications: &mut Vec<Publication>) -> Result<(), NoSeat> {
-        if let Some(filter) = &hears.filter {
+    /// Takes from what the client missed what is not for it, and brings the rest into the form it takes.
+    fn form(&self, entry: &Entry, publications: &mut Vec<Publication>) -> Result<(), NoSeat> {
+        if publications.is_empty() {
+            return Ok(());
+        }
+        if let Some(filter) = &entry.hears.filter {
             publications.retain(|publication| filter.matches(&publication.tags));
         }
-        if hears.delta {
+        if self.context.rules_of(&entry.room).is_ok_and(|(_, rules)| !rules.echo) {
+            // As when it was said; in another connection it would be another client.
+            let own = self.client.to_string();
+            publications.retain(|publication| publication.info.as_ref().is_none_or(|info| info.client != own));
+        }
+        if entry.hears.delta {
             let told = self.wire.encoding().told_in_a_row(publications);
             *publications = told.map_err(|_| NoSeat::Closed(Disconnect::INAPPROPRIATE_PROTOCOL))?;
         }
