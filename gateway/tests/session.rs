@@ -75,7 +75,7 @@ async fn what_comes_with_later_versions_of_this_protocol_is_passed_over() {
     let node = Gateway::open("");
     let mut client = Client::connected(node.clients, "ann").await;
     let asked = json!({"subscribe": {"channel": "a", "positioned": true, "recoverable": true, "join_leave": true,
-        "delta": "fossil", "flag": 1, "type": 1, "later": {"a": [1]}}, "more": null});
+        "delta": "fossil", "flag": 1, "type": 0, "later": {"a": [1]}}, "more": null});
     assert_eq!(client.ask(asked).await["subscribe"], json!({}));
     drop(client);
     node.stop().await;
@@ -185,7 +185,11 @@ async fn bytes_that_are_no_json_end_json_clients_only() {
             let mut listener = protobuf(&node, "pro", "lobby").await;
             if from_client {
                 let mut speaker = protobuf(&node, "raw", "lobby").await;
-                let request = PublishRequest { channel: "lobby".to_owned(), data: Bytes::from_static(b"\x00\xff{") };
+                let request = PublishRequest {
+                    channel: "lobby".to_owned(),
+                    data: Bytes::from_static(b"\x00\xff{"),
+                    ..PublishRequest::default()
+                };
                 let command = Command { id: 3, publish: Some(Box::new(request)), ..Command::default() };
                 let mut message = Vec::new();
                 Encoding::Protobuf.encode_command(&command, &mut message).expect("any command can be spelt");
@@ -205,6 +209,43 @@ async fn bytes_that_are_no_json_end_json_clients_only() {
         }
         node.stop().await;
     }
+}
+
+/// SDKs ask for maps and polls with a `type`; what a room has would be taken for something else.
+#[tokio::test]
+async fn another_kind_of_subscription_than_a_stream_is_not_available_in_either_encoding() {
+    let node = Gateway::open("rooms.allow_publish_for_client = true");
+    let refused = json!({"code": 108, "message": "not available"});
+    let mut client = Client::subscribed(node.clients, "ann", "lobby").await;
+    for kind in [1, 2, 3, 4, -1] {
+        for command in [
+            json!({"subscribe": {"channel": "maps", "type": kind, "phase": 1, "limit": 10}}),
+            json!({"publish": {"channel": "lobby", "data": 1, "type": kind, "key": "k"}}),
+            json!({"sub_refresh": {"channel": "lobby", "token": "t", "type": kind}}),
+        ] {
+            assert_eq!(client.ask(command.clone()).await["error"], refused, "{command}");
+        }
+    }
+    let streams = json!({"subscribe": {"channel": "streams", "type": 0}});
+    assert_eq!(client.ask(streams).await["subscribe"], json!({}));
+    assert_eq!(ends_with(client, r#"{"id":90,"subscribe":{"channel":"maps","type":"map"}}"#).await, 3501);
+
+    // By the numbers of the fields: `channel` is 1, `type` 15 of a subscribe and 3 of the others.
+    let mut client = protobuf(&node, "pro", "lobby").await;
+    let commands: [&[u8]; 3] = [
+        b"\x0c\x08\x07\x2a\x08\x0a\x04maps\x78\x01",
+        b"\x10\x08\x07\x3a\x0c\x0a\x05lobby\x12\x01\x31\x18\x01",
+        b"\x0d\x08\x07\x7a\x09\x0a\x05lobby\x18\x04",
+    ];
+    for command in commands {
+        client.send_binary(command).await;
+        let reply = from_protobuf(&client.frame().await.expect("a reply").payload);
+        assert_eq!(reply, json!({"id": 7, "error": refused}), "{command:?}");
+    }
+    client.send_binary(b"\x0c\x08\x08\x2a\x08\x0a\x04maps\x78\x00").await;
+    let reply = from_protobuf(&client.frame().await.expect("a reply").payload);
+    assert_eq!(reply, json!({"id": 8, "subscribe": {}}));
+    node.stop().await;
 }
 
 /// Code of the close that a message leads to.

@@ -14,7 +14,7 @@ use roomcast_shared::{
 };
 use serde::de::IgnoredAny;
 
-use super::{Busy, Context, Done, EMPTY, Replies, Session, Step, rules::Rules};
+use super::{Busy, Context, Done, EMPTY, Replies, Session, Step, rules::Rules, subscribe::is_stream};
 use crate::{
     broker::{Answer, Append, BrokerError},
     config::{DataFormat, RoomRules},
@@ -64,6 +64,7 @@ impl Session {
     }
 
     fn may_say(&self, request: &PublishRequest) -> Result<Rules, ErrorCode> {
+        is_stream(request.kind)?;
         let (_, rules) = self.context.rules_of(&request.channel)?;
         if !is_fit(rules.publication_data_format, &request.data) {
             return Err(ErrorCode::BAD_REQUEST);

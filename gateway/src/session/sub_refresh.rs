@@ -17,6 +17,7 @@ use super::{
     expiry::{Expiry, Lease, WITHOUT_ANSWER},
     grant::Refusal,
     revoked::Mark,
+    subscribe::is_stream,
 };
 use crate::{
     config::HookUrl,
@@ -39,6 +40,9 @@ impl Session {
         }
         if self.must_wait(room, false) {
             return Ok(Step::Wait);
+        }
+        if let Err(code) = is_stream(request.kind) {
+            return self.refused(id, "sub_refresh", code, replies);
         }
         let Some(place) = self.place_of(room) else {
             return self.refused(id, "sub_refresh", ErrorCode::PERMISSION_DENIED, replies);

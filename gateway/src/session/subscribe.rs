@@ -38,7 +38,7 @@ impl Session {
         if self.must_wait(&request.channel, false) {
             return Ok(Step::Wait);
         }
-        let admittance = self.may_enter(&request.channel).map_err(Refusal::from);
+        let admittance = self.may_enter(&request).map_err(Refusal::from);
         match admittance.and_then(|()| self.admittance(&request)) {
             Ok(Admittance::Granted(grant)) => self.granted(id, request, grant, replies),
             Ok(Admittance::Ask(own)) => Ok(self.ask_to_enter(id, request, own)),
@@ -60,7 +60,9 @@ impl Session {
         }
     }
 
-    fn may_enter(&self, room: &str) -> Result<(), ErrorCode> {
+    fn may_enter(&self, request: &SubscribeRequest) -> Result<(), ErrorCode> {
+        let room = &request.channel;
+        is_stream(request.kind)?;
         if room.len() > self.context.settings.channel.max_length {
             return Err(ErrorCode::BAD_REQUEST);
         }
@@ -150,6 +152,18 @@ impl Session {
 
 /// Which publications the client is to hear, and whether as deltas. Deltas that the room does not offer are no error: the
 /// client is told that there are none.
+/// Whether this is the kind of subscription there is. A client that wants the state of a map would take a stream for it.
+///
+/// # Errors
+/// It is another one.
+pub(super) fn is_stream(kind: i32) -> Result<(), ErrorCode> {
+    if kind == 0 {
+        return Ok(());
+    }
+    tracing::debug!("subscriptions of type {kind} (maps and polls) are not there: leave `type` out");
+    Err(ErrorCode::NOT_AVAILABLE)
+}
+
 fn hears(rules: &RoomRules, request: &SubscribeRequest) -> Result<GroupKey, ErrorCode> {
     let filter = match &request.tf {
         None => None,

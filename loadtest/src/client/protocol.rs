@@ -186,7 +186,7 @@ pub fn opening(spelling: Spelling, token: String, rooms: &[String], wishes: Wish
 
 /// Appends the frame of one publish command.
 pub fn publish(spelling: Spelling, id: u32, room: &str, payload: Vec<u8>, out: &mut Vec<u8>) {
-    let publish = PublishRequest { channel: room.to_owned(), data: Bytes::from(payload) };
+    let publish = PublishRequest { channel: room.to_owned(), data: Bytes::from(payload), ..PublishRequest::default() };
     let command = Command { id, publish: Some(Box::new(publish)), ..Command::default() };
     let mut message = Vec::with_capacity(256);
     encode(spelling.encoding(), &command, &mut message);

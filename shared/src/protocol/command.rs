@@ -160,6 +160,10 @@ pub struct SubscribeRequest {
     #[prost(int64, tag = "14")]
     #[serde(skip_serializing_if = "is_default", deserialize_with = "lenient::or_default")]
     pub flag: i64,
+    /// Kind of subscription: 0 for a stream of publications, which is the one there is; others are maps and polls.
+    #[prost(int32, tag = "15")]
+    #[serde(rename = "type", skip_serializing_if = "is_default", deserialize_with = "lenient::or_default")]
+    pub kind: i32,
 }
 
 /// A node of a tag filter: a comparison, or `and`, `or`, `not` over its children.
@@ -214,6 +218,10 @@ pub struct PublishRequest {
     #[prost(bytes = "bytes", tag = "2")]
     #[serde(with = "raw", skip_serializing_if = "Bytes::is_empty")]
     pub data: Bytes,
+    /// Kind of subscription it is for: 0 for a stream of publications, which is the one there is; others are maps and polls.
+    #[prost(int32, tag = "3")]
+    #[serde(rename = "type", skip_serializing_if = "is_default", deserialize_with = "lenient::or_default")]
+    pub kind: i32,
 }
 
 /// `history`: which part of a room's history.
@@ -302,4 +310,8 @@ pub struct SubRefreshRequest {
     #[prost(string, tag = "2")]
     #[serde(skip_serializing_if = "is_default", deserialize_with = "lenient::or_default")]
     pub token: String,
+    /// Kind of subscription it is for: 0 for a stream of publications, which is the one there is; others are maps and polls.
+    #[prost(int32, tag = "3")]
+    #[serde(rename = "type", skip_serializing_if = "is_default", deserialize_with = "lenient::or_default")]
+    pub kind: i32,
 }

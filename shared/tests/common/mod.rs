@@ -59,8 +59,11 @@ fn filter() -> impl Strategy<Value = FilterNode> {
 }
 
 fn subscribe() -> impl Strategy<Value = SubscribeRequest> {
-    ((text(), text(), text(), text(), any::<u64>(), any::<i64>()), (payload(), boxed(filter()), any::<[bool; 4]>()))
-        .prop_map(|((channel, token, epoch, delta, offset, flag), (data, tf, bits))| {
+    (
+        (text(), text(), text(), text(), any::<u64>(), any::<i64>()),
+        (payload(), boxed(filter()), any::<[bool; 4]>(), any::<i32>()),
+    )
+        .prop_map(|((channel, token, epoch, delta, offset, flag), (data, tf, bits, kind))| {
             let [recover, positioned, recoverable, join_leave] = bits;
             SubscribeRequest {
                 channel,
@@ -75,6 +78,7 @@ fn subscribe() -> impl Strategy<Value = SubscribeRequest> {
                 delta,
                 tf,
                 flag,
+                kind,
             }
         })
 }
@@ -104,9 +108,11 @@ fn history() -> impl Strategy<Value = HistoryRequest> {
 
 /// Commands with any of their parts.
 pub(crate) fn command() -> impl Strategy<Value = Command> {
-    let publish = (text(), payload()).prop_map(|(channel, data)| PublishRequest { channel, data });
+    let publish =
+        (text(), payload(), any::<i32>()).prop_map(|(channel, data, kind)| PublishRequest { channel, data, kind });
     let rpc = (text(), payload()).prop_map(|(method, data)| RpcRequest { method, data });
-    let sub_refresh = (text(), text()).prop_map(|(channel, token)| SubRefreshRequest { channel, token });
+    let sub_refresh =
+        (text(), text(), any::<i32>()).prop_map(|(channel, token, kind)| SubRefreshRequest { channel, token, kind });
     (
         (any::<u32>(), boxed(connect()), boxed(subscribe()), boxed(publish), boxed(history()), boxed(rpc)),
         (option::of(channel_request()), option::of(channel_request()), option::of(channel_request())),

@@ -238,7 +238,7 @@ impl Client {
         let (id, membership) = (self.id(), &self.memberships[place]);
         let said = Said { publisher: self.name, number: self.said };
         let data = said.payload().to_string().into();
-        let request = PublishRequest { channel: membership.name.clone(), data };
+        let request = PublishRequest { channel: membership.name.clone(), data, ..PublishRequest::default() };
         self.saying = Some((id, membership.room, said, self.nodes.era()));
         self.out.push(Command { id, publish: Some(Box::new(request)), ..Command::default() });
     }
