@@ -54,6 +54,8 @@ pub struct Metrics {
     pub subscriptions: IntGauge,
     /// `roomcast_broker_connected`: 1 while every room is heard.
     pub broker_connected: IntGauge,
+    /// What is counted of each Redis, where there may be several.
+    pub shards: Shards,
     /// `roomcast_broker_reconnects_total`: connections to the broker made again after a loss.
     pub broker_reconnects: IntCounter,
     /// `roomcast_broker_published_total{result}`: publishes sent to the broker; `result` is `ok` or `error`.
@@ -116,6 +118,7 @@ impl Metrics {
             rooms: gauge(r, "rooms", "Rooms with at least one subscriber on this node."),
             subscriptions: gauge(r, "subscriptions", "Subscriptions on this node."),
             broker_connected: gauge(r, "broker_connected", "1 while every room is heard from the broker."),
+            shards: shards(r),
             broker_reconnects: counter(r, "broker_reconnects_total", "Connections to the broker made again."),
             broker_published: counters(r, "broker_published_total", "Publishes sent to the broker.", &["result"]),
             broker_received: counter(r, "broker_received_total", "Messages received from the broker."),
@@ -135,6 +138,32 @@ impl Metrics {
             draining: gauge(r, "draining", "1 from the first signal until the node ends."),
             registry,
         }
+    }
+}
+
+/// What is counted of each Redis, and of rooms that go from one to another.
+#[derive(Debug)]
+pub struct Shards {
+    /// `roomcast_broker_shard_connected{shard}`: 1 while every room of this Redis (or master of a cluster) is heard.
+    pub connected: IntGaugeVec,
+    /// `roomcast_broker_shard_published_total{shard}`: publishes that this Redis took.
+    pub published: IntCounterVec,
+    /// `roomcast_broker_shard_received_total{shard}`: messages received from this Redis.
+    pub received: IntCounterVec,
+    /// `roomcast_broker_rooms_moved_total`: rooms that are heard from another node of the cluster than before.
+    pub moved: IntCounter,
+    /// `roomcast_broker_redirects_total`: times a node of the cluster named another one.
+    pub redirects: IntCounter,
+}
+
+fn shards(r: &Registry) -> Shards {
+    let each = &["shard"];
+    Shards {
+        connected: gauges(r, "broker_shard_connected", "1 while every room of this Redis is heard.", each),
+        published: counters(r, "broker_shard_published_total", "Publishes that this Redis took.", each),
+        received: counters(r, "broker_shard_received_total", "Messages received from this Redis.", each),
+        moved: counter(r, "broker_rooms_moved_total", "Rooms heard from another cluster node than before."),
+        redirects: counter(r, "broker_redirects_total", "Times a cluster node named another."),
     }
 }
 

@@ -180,6 +180,7 @@ fn some_value(path: &str, kind: &str) -> &'static str {
         "list of STATUS: error CODE TEXT" => "503: temporary 1503 later",
         "certificates (PEM)" => CERTIFICATE,
         "URL, secret" => "redis://localhost",
+        "list of URLs, secret" => "redis://localhost, redis://localhost:6380",
         "word" => word(path),
         _ => "text",
     }
@@ -214,9 +215,37 @@ fn every_setting_has_a_variable_of_its_own_that_sets_it() {
         if path.starts_with("auth.subscription_token.") {
             case = case.variable("ROOMCAST_AUTH_SUBSCRIPTION_TOKEN_PUBLIC_KEY", "-----BEGIN PUBLIC KEY-----");
         }
+        if path == "redis.cluster_partitions" {
+            case = case.variable("ROOMCAST_REDIS_URL", "redis+cluster://localhost");
+        }
         if path != "shutdown.timeout" {
             assert_eq!(case.load().provenance.of(path).to_string(), *name);
         }
+    }
+}
+
+#[test]
+fn several_redis_are_read_from_a_list_or_a_text() {
+    let list = file("redis.urls = [\"redis://:hunter2@a\", \"redis+sentinel://b,c:1/main\"]").load();
+    let text = flag("redis.urls", "redis://:hunter2@a, redis+sentinel://b,c:1/main").load();
+    for loaded in [list, text] {
+        let urls: Vec<_> = loaded.settings.redis.every_url().map(|url| url.reveal().to_owned()).collect();
+        assert_eq!(urls, ["redis://:hunter2@a", "redis+sentinel://b,c:1/main"]);
+        let shown = loaded.listing();
+        assert!(shown.contains("redis://:***@a, redis+sentinel://b,c:1/main"), "{shown}");
+    }
+    for (text, expected) in [
+        ("urls = [\"redis://a\"]\nurl = \"redis://b\"", "redis.urls: is set beside redis.url: keep one of them"),
+        ("urls = [\"redis://a\", \"redis+cluster://b\"]", "redis.urls: has a cluster in it"),
+        ("urls = [\"redis://a\", \"redis://b\", \"redis://a\"]", "redis.urls: has the same Redis twice"),
+        ("urls = [\"redis://a\", \"nonsense\"]", "redis.urls: is not a Redis URL: write redis://"),
+        ("urls = 5", "redis.urls: is not a list: write ["),
+        ("url = \"redis://a\"\ncluster_partitions = 5", "redis.cluster_partitions: is for a Redis Cluster"),
+        ("url = \"redis+cluster://a\"\ncluster_partitions = 5000", "must not be more than 4096"),
+        ("url = \"redis+sentinel://a\"", "redis.url: names no service"),
+        ("prefix = \"a{b}\"", "redis.prefix: must not contain blanks, control characters or braces"),
+    ] {
+        assert_faults(&file(&format!("[redis]\n{text}")), &[expected]);
     }
 }
 
@@ -419,7 +448,7 @@ fn a_later_source_replaces_a_value_from_a_file() {
 #[test]
 fn every_kind_of_fault_in_the_file_names_its_line_and_what_to_do() {
     for (text, expected) in [
-        ("\n\nredis.urll = \"redis://h\"", "roomcast.toml:3: redis.urll: unknown setting; did you mean redis.url?"),
+        ("\n\nredis.prefx = \"a\"", "roomcast.toml:3: redis.prefx: unknown setting; did you mean redis.prefix?"),
         ("[redsi]\nurl = \"redis://h\"", "roomcast.toml:1: redsi: unknown section; did you mean redis?"),
         ("hmac_secret = \"x\"", "roomcast.toml:1: hmac_secret: unknown setting; did you mean auth.hmac_secret?"),
         ("zzz = 1", "zzz: unknown setting; the nearest known name is "),

@@ -113,7 +113,7 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<Running> {
     let client_routes = transport::routes(&entrance).merge(playground::routes(loaded));
     let (clients, internal) =
         listen(&settings, client_routes, internal_routes(loaded, &stoppable, cluster), &stoppable)?;
-    let broker = if settings.redis.url.is_some() { "redis" } else { "memory" };
+    let broker = if settings.redis.every_url().next().is_some() { "redis" } else { "memory" };
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, node = settings.node_name, %clients, %internal, broker, "listening");
     Ok(Running { clients, internal, stoppable })
@@ -165,16 +165,18 @@ fn broker(
     serving: &CancellationToken,
 ) -> anyhow::Result<Broker> {
     let deliver: Arc<dyn Deliver> = hub;
-    let Some(url) = &settings.redis.url else {
+    let urls: Vec<_> = settings.redis.every_url().map(|url| url.reveal().to_owned()).collect();
+    if urls.is_empty() {
         let broker = MemoryBroker::new(deliver, metrics.clone());
         return Ok(broker.with_history_memory(settings.channel.history_memory).into());
-    };
+    }
     let options = RedisOptions {
         prefix: settings.redis.prefix.clone(),
         connect_timeout: settings.redis.connect_timeout,
         io_timeout: settings.redis.io_timeout,
         publish_queue: settings.redis.publish_queue as usize,
-        ..RedisOptions::new(url.reveal())
+        cluster_partitions: settings.redis.cluster_partitions,
+        ..RedisOptions::several(urls)
     };
     Ok(RedisBroker::start(&options, deliver, metrics.clone(), services, serving.clone())?.into())
 }

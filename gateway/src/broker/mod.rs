@@ -25,7 +25,7 @@ pub use presence::{Count, Members, Presence};
 /// Order: what one caller publishes to one room is heard by every subscribed node in that order, the publisher's own node
 /// included, exactly once while the broker is heard. Without history a room is at most once across a lost connection.
 pub trait PubSub: Send + Sync + 'static {
-    /// Publishes to everybody in the room on every node. Calls take effect in the order they are made; the answer comes
+    /// Publishes to everybody in the room on every node. Calls for a room take effect in the order they are made; the answer comes
     /// when the broker has taken the event. [`BrokerError`] means: not known to be published.
     fn publish(&self, room: &str, event: Event) -> Answer<()>;
 

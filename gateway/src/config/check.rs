@@ -11,13 +11,16 @@ use super::{
     origin::OriginPattern,
     provenance::{Provenance, Source},
     rooms::RoomRules,
-    secret::Secret,
-    settings::{Concluded, Settings},
+    secret::{RedisUrl, Secret},
+    settings::{Concluded, Redis, Settings},
     tokens::{self, SECRET_LENGTH},
 };
 
 /// What is left at least of the time to stop when the last client was closed, so that it is told so.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Partitions of a cluster at most: with more of them a partition is hardly more than a slot.
+const MOST_PARTITIONS: u32 = 4096;
 
 /// Checks what was read as a whole and completes it.
 pub(super) fn finish(mut loader: Loader, checks: &[Check]) -> Result<Loaded, Faults> {
@@ -116,15 +119,40 @@ fn limits(settings: &Settings) -> Vec<(&'static str, String)> {
             "must be at least a second longer than shutdown.delay and shutdown.drain together".to_owned(),
         ));
     }
-    if redis.prefix.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
-        found.push(("redis.prefix", "must not contain blanks or control characters".to_owned()));
+    found.extend(redis_faults(redis));
+    found
+}
+
+fn redis_faults(redis: &Redis) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    let odd = |letter: char| letter.is_whitespace() || letter.is_control() || "{}".contains(letter);
+    if redis.prefix.contains(odd) {
+        found.push(("redis.prefix", "must not contain blanks, control characters or braces".to_owned()));
+    }
+    let several = &redis.urls.0;
+    if redis.url.is_some() && !several.is_empty() {
+        found.push(("redis.urls", "is set beside redis.url: keep one of them".to_owned()));
+    }
+    if several.iter().any(RedisUrl::is_cluster) {
+        let message = "has a cluster in it, which spreads rooms by itself: write it as redis.url";
+        found.push(("redis.urls", message.to_owned()));
+    }
+    let mut known = several.iter().enumerate();
+    if known.any(|(place, url)| several[..place].contains(url)) {
+        found.push(("redis.urls", "has the same Redis twice".to_owned()));
+    }
+    if redis.cluster_partitions > MOST_PARTITIONS {
+        found.push(("redis.cluster_partitions", format!("must not be more than {MOST_PARTITIONS}")));
+    } else if redis.cluster_partitions > 0 && !redis.every_url().any(RedisUrl::is_cluster) {
+        let message = "is for a Redis Cluster: write redis.url as redis+cluster://host:6379, or take it out";
+        found.push(("redis.cluster_partitions", message.to_owned()));
     }
     found
 }
 
 fn warnings(settings: &Settings, development: bool) -> Vec<String> {
     let mut warnings = tokens::warnings(&settings.auth);
-    if development && settings.redis.url.is_some() {
+    if development && settings.redis.every_url().next().is_some() {
         warnings.push(
             "redis.url is set, but no key: other nodes will not accept the tokens of this one, nor this one theirs; \
              set the same auth.hmac_secret on every node"

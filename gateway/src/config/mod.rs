@@ -12,6 +12,7 @@ mod hooks;
 mod load;
 mod origin;
 mod provenance;
+mod redis_url;
 mod report;
 mod rooms;
 mod secret;
@@ -27,9 +28,10 @@ pub use hooks::{Authorities, HeaderName, Hook, HookUrl, Hooks, StaticHeader, Sta
 pub use load::{Check, Fault, Faults, Flag, Loaded, Sources, load};
 pub use origin::OriginPattern;
 pub use provenance::{Provenance, Source};
+pub use redis_url::RedisPlace;
 pub use report::{describe, help, markdown_table, wrap};
 pub use rooms::{DataFormat, DeltaType, Namespace, RecoveryMode, RoomPattern, RoomRules, SlowConsumer};
-pub use secret::{Pem, RedisUrl, Secret};
+pub use secret::{Pem, RedisUrl, RedisUrls, Secret};
 pub use settings::{
     Api, Channel, Client, Concluded, Http, Hub, Limits, Log, Memory, Ready, Redis, Settings, Shutdown, WebSocket,
 };

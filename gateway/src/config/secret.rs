@@ -3,9 +3,10 @@
 
 use std::fmt;
 
-use redis::{ConnectionAddr, IntoConnectionInfo};
-
-use super::value::Scalar;
+use super::{
+    redis_url::RedisPlace,
+    value::{Raw, Scalar, Value},
+};
 
 /// What stands where a secret would.
 const MASK: &str = "***";
@@ -60,6 +61,11 @@ impl RedisUrl {
         self.0.reveal()
     }
 
+    /// Whether it leads to a cluster.
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(RedisPlace::parse(self.reveal()), Ok(RedisPlace::Cluster(_)))
+    }
+
     /// The URL with its password masked: between the user's colon and the host's `@`, and in a query `pass=`.
     fn masked(&self) -> String {
         let url = self.reveal();
@@ -70,7 +76,7 @@ impl RedisUrl {
             None => rest.to_owned(),
         };
         let hide = |pair: &str| match pair.split_once('=') {
-            Some((name @ ("pass" | "password"), _)) => format!("{name}={MASK}"),
+            Some((name @ ("pass" | "password" | "sentinel_password"), _)) => format!("{name}={MASK}"),
             _ => pair.to_owned(),
         };
         let query = query.map(|query| format!("?{}", query.split('&').map(hide).collect::<Vec<_>>().join("&")));
@@ -94,21 +100,58 @@ impl Scalar for RedisUrl {
     const KIND: &'static str = "URL, secret";
 
     fn parse(text: &str) -> Result<Self, String> {
-        // What the parser says is not repeated: it may quote the URL, and with it the password.
-        match text.into_connection_info() {
-            Ok(info) if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) => {
-                Err("has #insecure, which would trust anybody: take it out".to_owned())
-            }
-            Ok(_) => Ok(Self(Secret::new(text))),
-            Err(_) => Err("is not a Redis URL: write redis://user:password@host:6379/0, rediss://… for TLS, or \
-                           redis+unix:///path/to/socket. Characters such as @ or / in a password are written %40, %2F"
-                .to_owned()),
-        }
+        RedisPlace::parse(text).map(|_| Self(Secret::new(text)))
     }
 
     fn show(&self) -> String {
         self.masked()
     }
+}
+
+/// Several Redis, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RedisUrls(pub Vec<RedisUrl>);
+
+impl Value for RedisUrls {
+    fn assign(&mut self, raw: &Raw) -> Result<(), String> {
+        let mut urls = Vec::new();
+        match raw {
+            Raw::List(items) => {
+                for item in items {
+                    let mut url = None::<RedisUrl>;
+                    url.assign(item)?;
+                    urls.extend(url);
+                }
+            }
+            Raw::Text(text) => {
+                urls = split(text).iter().map(|url| RedisUrl::parse(url)).collect::<Result<_, _>>()?;
+            }
+            Raw::Bare(_) => return Err("is not a list: write [\"…\", \"…\"]".to_owned()),
+        }
+        self.0 = urls;
+        Ok(())
+    }
+
+    fn show(&self) -> Option<String> {
+        let urls: Vec<_> = self.0.iter().map(Scalar::show).collect();
+        Some(urls.join(", ")).filter(|_| !urls.is_empty())
+    }
+
+    fn kind(&self) -> &'static str {
+        "list of URLs, secret"
+    }
+}
+
+/// The URLs of a text with commas between them, where a URL may itself have commas between hosts.
+fn split(text: &str) -> Vec<String> {
+    let mut urls = Vec::<String>::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        match urls.last_mut() {
+            Some(url) if !part.contains("://") => url.extend([",", part]),
+            _ => urls.push(part.to_owned()),
+        }
+    }
+    urls
 }
 
 /// A public key in PEM. It is no secret, and it is too long to print.
@@ -124,7 +167,7 @@ impl Pem {
 
 impl fmt::Debug for Pem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.show())
+        formatter.write_str(&Scalar::show(self))
     }
 }
 

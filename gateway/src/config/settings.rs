@@ -10,7 +10,7 @@ use super::{
     hooks::Hooks,
     origin::OriginPattern,
     rooms::{Namespace, RoomRules},
-    secret::{RedisUrl, Secret},
+    secret::{RedisUrl, RedisUrls, Secret},
     section::{About, Place, Visitor, section},
     tokens::Auth,
     transports::Transports,
@@ -213,9 +213,16 @@ section! {
 section! {
     /// What ties nodes together.
     Redis {
-        /// The Redis that nodes share: `redis://` or `rediss://` with user, password, host, port and database, or
-        /// `redis+unix://` with the path of a socket. Unset: rooms live in the memory of this node alone.
+        /// The Redis that nodes share: `redis://` or `rediss://` with user, password, host, port and database,
+        /// `redis+unix://` with the path of a socket, `redis+sentinel://` with sentinels and the name of a service, or
+        /// `redis+cluster://` with nodes of a cluster. Unset: rooms live in the memory of this node alone.
         url: Option<RedisUrl>,
+        /// Several Redis instead of `redis.url`, each independent of the others, over which rooms are spread. The order
+        /// counts, and is the same on every node: append, and never insert. No cluster may be among them.
+        urls: RedisUrls,
+        /// How many groups of rooms a Redis Cluster keeps together, so that they are subscribed and published in one
+        /// command; 0 spreads each room for itself. The same on every node.
+        cluster_partitions: u32 = "0",
         /// What the names of this system's keys and channels in Redis begin with. Nodes of one system share it.
         prefix: String = "roomcast",
         /// How long connecting to Redis may take.
@@ -263,6 +270,13 @@ pub struct Concluded(pub bool);
 
 impl Place for Concluded {
     fn visit(&mut self, _: &str, _: &About, _: Visitor<'_>) {}
+}
+
+impl Redis {
+    /// Every Redis there is, in order; none where rooms live in memory.
+    pub fn every_url(&self) -> impl Iterator<Item = &RedisUrl> {
+        self.url.iter().chain(&self.urls.0)
+    }
 }
 
 impl Settings {

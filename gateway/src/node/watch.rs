@@ -31,7 +31,7 @@ pub struct Watch {
     pub delay: Duration,
     /// How long the counter of a room is remembered after its last use, by the name of the room.
     pub meta_ttl: Box<dyn Fn(&str) -> Duration + Send + Sync>,
-    /// Counts comparisons, and tells how often the broker was connected anew.
+    /// Counts comparisons, and tells how often the broker may have missed something.
     pub metrics: Arc<Metrics>,
 }
 
@@ -121,8 +121,9 @@ impl Node {
 }
 
 impl Watch {
+    /// How often something may have been missed: a connection was made again, or a room changed its owner.
     fn connections(&self) -> u64 {
-        self.metrics.broker_reconnects.get()
+        self.metrics.broker_reconnects.get() + self.metrics.shards.moved.get()
     }
 }
 

@@ -4,13 +4,15 @@
 use std::{sync::Arc, time::Duration};
 
 use prometheus::Histogram;
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Value};
 
 use super::{
     link::{Link, Lost},
-    queue::{Answered, Bounds, Call, Outcome, Queue, Size},
-    script,
-    writer::{self, Purpose},
+    queue::{Answered, Call, Queue, Size},
+    redirect::{self, Verdict},
+    routes::Group,
+    script::{self, Row},
+    writer::Purpose,
 };
 use crate::metrics::Metrics;
 
@@ -31,31 +33,26 @@ pub(super) struct Command {
     command: Cmd,
 }
 
-/// Takes commands; they take effect in the order in which they are made.
+/// Takes commands; those of one group take effect in the order in which they are made.
 #[derive(Clone)]
 pub(super) struct Commands {
     queue: Arc<Queue<Command, Value>>,
 }
 
 impl Commands {
-    pub(super) fn new(bounds: Bounds) -> Self {
-        Self { queue: Arc::new(Queue::new(bounds)) }
-    }
-
-    /// What the task works with that writes the commands.
-    pub(super) fn queue(&self) -> Arc<Queue<Command, Value>> {
-        Arc::clone(&self.queue)
+    pub(super) fn new(queue: Arc<Queue<Command, Value>>) -> Self {
+        Self { queue }
     }
 
     /// Makes a command whose answer is short.
-    pub(super) fn push(&self, operation: Operation, command: Cmd) -> Answered<Value> {
-        self.push_long(operation, command, 0)
+    pub(super) fn push(&self, group: Group, operation: Operation, command: Cmd) -> Answered<Value> {
+        self.push_long(group, operation, command, 0)
     }
 
     /// Makes a command whose answer may have about so many bytes.
-    pub(super) fn push_long(&self, operation: Operation, command: Cmd, answer: usize) -> Answered<Value> {
+    pub(super) fn push_long(&self, group: Group, operation: Operation, command: Cmd, answer: usize) -> Answered<Value> {
         let bytes = script::words(&command).map(<[u8]>::len).sum();
-        self.queue.push(Command { operation, command }, Size { bytes, answer })
+        self.queue.push(group, Command { operation, command }, Size { bytes, answer })
     }
 }
 
@@ -78,12 +75,18 @@ impl Purpose for Commanding {
     type Reply = Value;
     const WORD: &'static str = "command";
 
-    async fn exchange(&self, link: &mut Link, batch: &mut [Call<Command, Value>]) -> Result<Vec<Outcome<Value>>, Lost> {
-        let mut pipeline = Pipeline::with_capacity(batch.len());
-        for call in batch {
-            pipeline.add_command(call.request.command.take());
+    async fn exchange(&self, link: &mut Link, batch: &mut [Call<Command, Value>]) -> Result<Vec<Verdict<Value>>, Lost> {
+        let mut row = Row::with_capacity(batch.len());
+        for call in &mut *batch {
+            row.add(call.request.command.take(), call.asking);
         }
-        Ok(script::exchange(link, &pipeline).await?.into_iter().map(writer::outcome).collect())
+        let verdicts: Vec<_> = script::exchange(link, &row).await?.into_iter().map(redirect::verdict).collect();
+        for (number, (verdict, call)) in verdicts.iter().zip(batch).enumerate() {
+            if let (Verdict::Elsewhere(..), Some(command)) = (verdict, row.command(number)) {
+                call.request.command = command;
+            }
+        }
+        Ok(verdicts)
     }
 
     fn note(&self, request: &Command, took: Duration, _ok: bool) {

@@ -11,15 +11,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use redis::{Cmd, cmd};
+use redis::{Cmd, Value, cmd};
 use tracing::{debug, warn};
 
 use super::{
     BrokerError, RedisBroker,
     commands::{Commands, Operation},
     presence::{milliseconds, read},
-    queue::answer,
+    queue::{Answered, answer},
     resp::Message,
+    routes::Group,
     script::Script,
 };
 use crate::broker::{Answer, Control, Ear};
@@ -88,46 +89,51 @@ impl Listening {
 }
 
 impl RedisBroker {
+    /// Makes a command about what nodes have in common; all of these are done in order.
+    fn push_control(&self, command: Cmd) -> Answered<Value> {
+        self.commands.push(self.parts.routes.control(), Operation::Control, command)
+    }
+
     fn facts_call(&self, script: &Script) -> Cmd {
-        let keys = self.keys.facts();
+        let keys = self.keys().facts();
         script.call(&keys.each_ref().map(String::as_str))
     }
 }
 
 impl Control for RedisBroker {
     fn listen(&self, node: &str, ear: Arc<dyn Ear>) {
-        let channels = [self.keys.control(), self.keys.node(node)];
-        if self.control.listener.set(Listener { channels, ear }).is_err() {
+        let channels = [self.keys().control(), self.keys().node(node)];
+        if self.parts.control.listener.set(Listener { channels, ear }).is_err() {
             warn!("a second listener is not taken");
         }
-        self.rooms.changed.notify_one();
+        self.rooms().wake_all();
     }
 
     fn tell(&self, node: Option<&str>, message: Bytes) -> Answer<()> {
-        let channel = node.map_or_else(|| self.keys.control(), |node| self.keys.node(node));
-        let mut command = cmd("PUBLISH");
+        let channel = node.map_or_else(|| self.keys().control(), |node| self.keys().node(node));
+        let mut command = cmd(self.parts.publish_verb());
         command.arg(channel).arg(&*message);
-        answer(self.commands.push(Operation::Control, command), |_| Ok(()))
+        answer(self.push_control(command), |_| Ok(()))
     }
 
     fn keep(&self, name: &str, fact: Bytes, ttl: Duration) -> Answer<()> {
         let mut call = self.facts_call(&KEEP);
         call.arg(name).arg(&*fact).arg(milliseconds(ttl));
-        answer(self.commands.push(Operation::Control, call), |_| Ok(()))
+        answer(self.push_control(call), |_| Ok(()))
     }
 
     fn forget(&self, name: &str) -> Answer<()> {
         let mut call = self.facts_call(&FORGET);
         call.arg(name);
-        answer(self.commands.push(Operation::Control, call), |_| Ok(()))
+        answer(self.push_control(call), |_| Ok(()))
     }
 
     fn kept(&self) -> Answer<Vec<Fact>> {
-        let (commands, call) = (self.commands.clone(), self.facts_call(&KEPT));
+        let (commands, call, group) = (self.commands.clone(), self.facts_call(&KEPT), self.parts.routes.control());
         Answer::Later(Box::pin(async move {
             let (mut cursor, mut all) = ("0".to_owned(), BTreeMap::new());
             loop {
-                let (next, facts) = part(&commands, call.clone(), &cursor).wait().await?;
+                let (next, facts) = part(&commands, group, call.clone(), &cursor).wait().await?;
                 all.extend(facts.into_iter().map(|(name, fact, left)| (name, (fact, left))));
                 if next == "0" {
                     return Ok(all.into_iter().map(|(name, (fact, left))| (name, fact, left)).collect());
@@ -139,12 +145,12 @@ impl Control for RedisBroker {
 }
 
 /// A part of the facts, and where the next one begins.
-fn part(commands: &Commands, mut call: Cmd, cursor: &str) -> Answer<(String, Vec<Fact>)> {
+fn part(commands: &Commands, group: Group, mut call: Cmd, cursor: &str) -> Answer<(String, Vec<Fact>)> {
     call.arg(cursor);
     let facts = |value| -> Result<_, BrokerError> {
         let (next, facts): (String, Vec<(String, Vec<u8>, u64)>) = read(value)?;
         let facts = facts.into_iter().map(|(name, fact, left)| (name, fact.into(), Duration::from_millis(left)));
         Ok((next, facts.collect()))
     };
-    answer(commands.push_long(Operation::Control, call, PART), facts)
+    answer(commands.push_long(group, Operation::Control, call, PART), facts)
 }

@@ -1,8 +1,8 @@
-//! Where Redis is and how to reach it: TCP, TLS or a unix socket, from a URL. Knows no commands.
+//! A server and how to reach it: TCP, TLS or a unix socket. Knows no commands.
 
 use std::{fmt, io, sync::Arc, time::Duration};
 
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
+use redis::{ConnectionAddr, ConnectionInfo, RedisConnectionInfo};
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
@@ -20,7 +20,7 @@ use super::{ConfigError, RedisOptions};
 pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// Where Redis is, and as whom to speak to it. Shows itself without the password.
+/// Where a server is, and as whom to speak to it. Shows itself without the password.
 #[derive(Clone)]
 pub(super) struct Target {
     info: ConnectionInfo,
@@ -29,17 +29,41 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Reads URL and certificates.
-    pub(super) fn new(options: &RedisOptions) -> Result<Self, ConfigError> {
-        let info = options.url.as_str().into_connection_info().map_err(|error| ConfigError::Url(error.to_string()))?;
+    /// A server, and the certificates to trust where TLS is spoken to it.
+    pub(super) fn new(info: ConnectionInfo, options: &RedisOptions) -> Result<Self, ConfigError> {
         let tls = match info.addr() {
-            ConnectionAddr::TcpTls { insecure: true, .. } => {
-                return Err(ConfigError::Url("#insecure would trust anybody; take it out".to_owned()));
-            }
             ConnectionAddr::TcpTls { .. } => Some(Arc::new(client_config(options.authority_pem.as_deref())?)),
             _ => None,
         };
         Ok(Self { info, tls, connect_timeout: options.connect_timeout })
+    }
+
+    /// The same at another address: over TLS where this one is.
+    pub(super) fn at(&self, host: &str, port: u16) -> Self {
+        let mut addr = self.info.addr().clone();
+        match &mut addr {
+            ConnectionAddr::TcpTls { host: old_host, port: old_port, .. } => {
+                host.clone_into(old_host);
+                *old_port = port;
+            }
+            other => *other = ConnectionAddr::Tcp(host.to_owned(), port),
+        }
+        Self { info: self.info.clone().set_addr(addr), ..self.clone() }
+    }
+
+    /// The same at an address that this server gave, `host:port`, which leaves out the host where that is its own.
+    pub(super) fn neighbour(&self, address: &str) -> Option<Self> {
+        let (host, port) = address.rsplit_once(':')?;
+        let host = if host.is_empty() || host == "?" { self.host()? } else { host };
+        Some(self.at(host, port.parse().ok()?))
+    }
+
+    /// The name of the host, where there is one.
+    pub(super) fn host(&self) -> Option<&str> {
+        match self.info.addr() {
+            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => Some(host),
+            _ => None,
+        }
     }
 
     /// User, password and database.

@@ -31,11 +31,11 @@ const ENTRY: usize = 512;
 impl RedisBroker {
     fn names(&self, room: &str, append: &Append) -> Names {
         Names {
-            meta: self.keys.meta(room),
-            top: self.keys.top(room),
-            stream: self.keys.stream(room),
-            result: append.idempotency.as_ref().map(|(key, ttl)| (self.keys.result(room, key), *ttl)),
-            channel: self.keys.channel(room),
+            meta: self.keys().meta(room),
+            top: self.keys().top(room),
+            stream: self.keys().stream(room),
+            result: append.idempotency.as_ref().map(|(key, ttl)| (self.keys().result(room, key), *ttl)),
+            channel: self.keys().channel(room),
         }
     }
 }
@@ -50,24 +50,24 @@ impl History for RedisBroker {
         let names = self.names(room, append);
         let bytes = length + names.meta.len() * 4;
         let item = Item::new(&names, append, length, |out| envelope::encode_rest(&said, SystemTime::now(), out));
-        queue::answer(self.push(Publish::Append(item), Size { bytes, answer: 0 }), Ok)
+        queue::answer(self.push(room, Publish::Append(item), Size { bytes, answer: 0 }), Ok)
     }
 
     fn read(&self, room: &str, page: &Page) -> Answer<Slice> {
-        let keys = [self.keys.meta(room), self.keys.top(room), self.keys.stream(room)];
+        let keys = [self.keys().meta(room), self.keys().top(room), self.keys().stream(room)];
         let mut command = script::READ.call(&keys.each_ref().map(String::as_str));
         command.arg(Epoch::from_random(rand::rng().random()).as_str()).arg(page.meta_ttl.as_secs()).arg(page.limit);
         command.arg(page.since.map(|since| since.to_string()).unwrap_or_default()).arg(u8::from(page.reverse));
         let answer = ENTRY.saturating_mul(page.limit as usize);
         let malformed = self.malformed.clone();
-        let made = self.commands.push_long(Operation::History, command, answer);
+        let made = self.commands.push_long(self.parts.routes.group(room), Operation::History, command, answer);
         queue::answer(made, move |value| slice(value).ok_or_else(|| corrupt(&malformed)))
     }
 
     fn forget(&self, room: &str) -> Answer<()> {
         let mut command = redis::cmd("UNLINK");
-        command.arg(self.keys.stream(room));
-        queue::answer(self.commands.push(Operation::History, command), |_| Ok(()))
+        command.arg(self.keys().stream(room));
+        queue::answer(self.commands.push(self.parts.routes.group(room), Operation::History, command), |_| Ok(()))
     }
 }
 

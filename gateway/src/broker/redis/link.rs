@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use redis::{AsyncConnectionConfig, Pipeline, RedisError, Value, aio::MultiplexedConnection};
 use tokio::time::timeout;
 
-use super::dial::Target;
+use super::origin::Origin;
 
 /// Why a connection is over.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,9 @@ pub(super) enum Lost {
     /// The stream has ended.
     #[error("the server closed the connection")]
     Closed,
+    /// The server is no master, or not any more.
+    #[error("the server is a replica: its master is looked for")]
+    Demoted,
     /// No answer to the login.
     #[error("the server did not answer within {0:?}")]
     Silent(Duration),
@@ -35,18 +38,41 @@ pub(super) struct Link {
     driver: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Whether the driver has ended, and with it the connection.
     ended: bool,
+    /// Whether the server is one that others have chosen to be the master.
+    followed: bool,
 }
 
 impl Link {
-    /// Connects, logs in, and makes sure that the server answers as one that is ready.
-    pub(super) async fn open(target: &Target, io_timeout: Duration) -> Result<Self, Lost> {
+    /// Connects, logs in, and makes sure that the server answers as one that is ready, and is the master where one of
+    /// several is.
+    pub(super) async fn open(origin: &Origin, io_timeout: Duration) -> Result<Self, Lost> {
+        let target = origin.find().await?;
         let stream = target.dial().await?;
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(io_timeout));
         let made = MultiplexedConnection::new_with_config(target.login(), stream, config);
         let (connection, driver) = timeout(io_timeout, made).await.map_err(|_| Lost::Silent(io_timeout))??;
-        let mut link = Self { connection, driver: Box::pin(driver), ended: false };
+        let mut link = Self { connection, driver: Box::pin(driver), ended: false, followed: origin.is_followed() };
         link.ping().await?;
+        if link.followed {
+            link.expect_master().await?;
+        }
         Ok(link)
+    }
+
+    /// Whether this connection is to whoever is the master.
+    pub(super) fn is_followed(&self) -> bool {
+        self.followed
+    }
+
+    /// A server may have ceased to be the master since somebody said that it is.
+    async fn expect_master(&mut self) -> Result<(), Lost> {
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.cmd("ROLE");
+        match self.exchange(&pipeline).await?.pop() {
+            Some(Value::Array(role)) if !role.first().is_some_and(is_master) => Err(Lost::Demoted),
+            // Who may not ask has the word of the sentinels.
+            _ => Ok(()),
+        }
     }
 
     /// Lets the connection work until it ends.
@@ -81,4 +107,8 @@ impl Link {
             _ => Ok(()),
         }
     }
+}
+
+fn is_master(role: &Value) -> bool {
+    matches!(role, Value::BulkString(role) if role == b"master")
 }

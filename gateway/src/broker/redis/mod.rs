@@ -1,26 +1,26 @@
-//! The broker of a cluster: one Redis channel per room, one connection that publishes, one that asks and one that hears.
-//! Knows no sessions and no sockets of clients; what arrives goes to the hub.
+//! The broker of many nodes: one Redis channel per room, and for each server one connection that publishes, one that asks and
+//! one that hears. Whether there is one Redis, several, one that sentinels choose, or a cluster, is known to
+//! [`topology`] alone. Knows no sessions and no sockets of clients; what arrives goes to the hub.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
+use futures_util::future::try_join_all;
 use prometheus::{Histogram, IntCounter};
 use redis::{Cmd, RedisWrite};
 use roomcast_shared::event::Event;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    commands::{Commanding, Commands},
-    control::Listening,
-    dial::Target,
+    commands::Commands,
     keys::Keys,
-    publish::{Publish, Publishing},
-    queue::{Answered, Bounds, Queue, Size},
+    parts::Parts,
+    publish::Publish,
+    queue::{Answered, Size},
     rooms::Rooms,
-    subscribe::Subscriber,
-    writer::Writer,
+    topology::Topology,
 };
 use super::{Answer, Appended, Broker, BrokerError, Health, PubSub};
 use crate::{hub::Deliver, metrics::Metrics};
@@ -32,23 +32,32 @@ mod envelope;
 mod history;
 mod keys;
 mod link;
+mod origin;
 mod outage;
+mod parts;
 mod pool;
 mod presence;
 mod publish;
 mod queue;
+mod redirect;
 mod resp;
 mod rooms;
+mod routes;
 mod script;
+mod slots;
 mod stream;
 mod subscribe;
+mod topology;
 mod writer;
 
 /// How to reach Redis, and the bounds of what waits for it.
 #[derive(Clone)]
 pub struct RedisOptions {
-    /// `redis://`, `rediss://` or `redis+unix://`, with user, password and database where needed.
-    pub url: String,
+    /// One Redis: a server, a service of sentinels, or a cluster; or several, none of which is a cluster, over which rooms
+    /// are spread by their names and the order of the list.
+    pub urls: Vec<String>,
+    /// How many groups of rooms a cluster keeps together; 0 for a slot for each room. Default 0.
+    pub cluster_partitions: u32,
     /// What every name in Redis begins with; nodes of one cluster share it. Default `roomcast`.
     pub prefix: String,
     /// Certificates (PEM) of the authorities to trust with `rediss://`. Default: the public ones.
@@ -67,8 +76,14 @@ pub struct RedisOptions {
 impl RedisOptions {
     /// The defaults, for this URL.
     pub fn new(url: impl Into<String>) -> Self {
+        Self::several(vec![url.into()])
+    }
+
+    /// The defaults, for these URLs.
+    pub fn several(urls: Vec<String>) -> Self {
         Self {
-            url: url.into(),
+            urls,
+            cluster_partitions: 0,
             prefix: "roomcast".to_owned(),
             authority_pem: None,
             connect_timeout: Duration::from_secs(1),
@@ -83,10 +98,7 @@ impl RedisOptions {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ConfigError {
     /// The URL.
-    #[error(
-        "the Redis URL is not understood: {0}; write redis://[user:password@]host[:port][/database], the same with \
-         rediss:// for TLS, or redis+unix:///path?db=0&user=…&pass=…"
-    )]
+    #[error("the Redis URL {0}")]
     Url(String),
     /// The authorities to trust with TLS.
     #[error("the authorities to trust for the Redis connection are not understood: {0}; give certificates in PEM")]
@@ -95,13 +107,9 @@ pub enum ConfigError {
 
 /// Publish and subscribe over Redis.
 pub struct RedisBroker {
-    keys: Arc<Keys>,
-    rooms: Arc<Rooms>,
-    queue: Arc<Queue<Publish, Appended>>,
+    parts: Arc<Parts>,
+    topology: Arc<Topology>,
     commands: Commands,
-    control: Arc<Listening>,
-    pool: deadpool_redis::Pool,
-    io_timeout: Duration,
     subscribe_latency: Histogram,
     publish_errors: IntCounter,
     malformed: IntCounter,
@@ -117,65 +125,50 @@ impl RedisBroker {
         tracker: &TaskTracker,
         shutdown: CancellationToken,
     ) -> Result<Arc<Self>, ConfigError> {
-        let target = Target::new(options)?;
-        let pool = pool::pool(options, &target)?;
-        let bounds = Bounds { calls: options.publish_queue, bytes: options.publish_queue_bytes };
-        let broker = Arc::new(Self {
-            keys: Arc::new(Keys::new(&options.prefix)),
-            rooms: Arc::new(Rooms::new()),
-            queue: Arc::new(Queue::new(bounds)),
-            commands: Commands::new(bounds),
-            control: Arc::default(),
-            pool,
-            io_timeout: options.io_timeout,
-            subscribe_latency: metrics.broker_latency.with_label_values(&["subscribe"]),
-            publish_errors: metrics.broker_published.with_label_values(&["error"]),
-            malformed: metrics.broker_malformed.clone(),
-        });
-        let (io_timeout, queue, commands) = (options.io_timeout, Arc::clone(&broker.queue), broker.commands.queue());
-        let publisher = Writer { queue, target: target.clone(), io_timeout, purpose: Publishing::new(&metrics) };
-        tracker.spawn(publisher.run(shutdown.clone()));
-        let asker = Writer { queue: commands, target: target.clone(), io_timeout, purpose: Commanding::new(&metrics) };
-        tracker.spawn(asker.run(shutdown.clone()));
-        let subscriber = broker.subscriber(target, deliver, metrics);
-        tracker.spawn(Arc::clone(&broker).hear(subscriber, shutdown));
+        let (origins, seeds) = Topology::origins(options)?;
+        let servers = if seeds.is_empty() { u16::try_from(origins.len()).ok() } else { None };
+        let (subscribe_latency, publish_errors, malformed) = (
+            metrics.broker_latency.with_label_values(&["subscribe"]),
+            metrics.broker_published.with_label_values(&["error"]),
+            metrics.broker_malformed.clone(),
+        );
+        let parts = Parts::new(options, servers, deliver, metrics);
+        let topology = Topology::start(parts.clone(), (origins, seeds), tracker, &shutdown)?;
+        let commands = Commands::new(parts.commands.clone());
+        let broker = Arc::new(Self { parts, topology, commands, subscribe_latency, publish_errors, malformed });
+        tracker.spawn(broker.clone().close_after(shutdown));
         Ok(broker)
     }
 
-    fn subscriber(&self, target: Target, deliver: Arc<dyn Deliver>, metrics: Arc<Metrics>) -> Subscriber {
-        Subscriber {
-            target,
-            io_timeout: self.io_timeout,
-            keys: Arc::clone(&self.keys),
-            rooms: Arc::clone(&self.rooms),
-            control: Arc::clone(&self.control),
-            deliver,
-            metrics,
-        }
+    /// Gives up what is open when the broker stops; the links end by themselves.
+    async fn close_after(self: Arc<Self>, shutdown: CancellationToken) {
+        shutdown.cancelled().await;
+        self.parts.publishes.refuse();
+        self.parts.commands.refuse();
+        self.topology.close();
+        self.parts.rooms.close();
     }
 
-    /// Hears until the stop, then gives up what else is open.
-    async fn hear(self: Arc<Self>, subscriber: Subscriber, shutdown: CancellationToken) {
-        let metrics = Arc::clone(&subscriber.metrics);
-        shutdown.run_until_cancelled(subscriber.run()).await;
-        metrics.broker_connected.set(0);
-        self.rooms.lost(Instant::now());
-        self.rooms.close();
-        self.pool.close();
+    fn keys(&self) -> &Keys {
+        &self.parts.keys
+    }
+
+    fn rooms(&self) -> &Rooms {
+        &self.parts.rooms
     }
 
     /// Publishes without the help of a script.
     fn plain(&self, room: &str, event: &Event) -> Answered<Appended> {
-        let channel = self.keys.channel(room);
+        let (verb, channel) = (self.parts.publish_verb(), self.keys().channel(room));
         let bytes = envelope::encoded_len(event);
-        let mut command = Cmd::with_capacity(3, "PUBLISH".len() + channel.len() + bytes);
-        command.arg("PUBLISH").arg(channel);
+        let mut command = Cmd::with_capacity(3, verb.len() + channel.len() + bytes);
+        command.arg(verb).arg(channel);
         envelope::encode(event, SystemTime::now(), command.bufmut_for_next_arg(bytes));
-        self.push(Publish::Plain(command), Size { bytes, answer: 0 })
+        self.push(room, Publish::Plain(command), Size { bytes, answer: 0 })
     }
 
-    fn push(&self, publish: Publish, size: Size) -> Answered<Appended> {
-        let pushed = self.queue.push(publish, size);
+    fn push(&self, room: &str, publish: Publish, size: Size) -> Answered<Appended> {
+        let pushed = self.parts.publishes.push(self.parts.routes.group(room), publish, size);
         if pushed.is_err() {
             self.publish_errors.inc();
         }
@@ -196,8 +189,9 @@ impl PubSub for RedisBroker {
 
     fn subscribe(&self, room: &Arc<str>) -> Answer<()> {
         let begin = Instant::now();
-        let Some(receiver) = self.rooms.subscribe(room) else { return Answer::Now(Ok(())) };
-        let (confirmed, latency) = (rooms::confirmation(receiver, self.io_timeout), self.subscribe_latency.clone());
+        let Some(receiver) = self.rooms().subscribe(room) else { return Answer::Now(Ok(())) };
+        let (confirmed, latency) =
+            (rooms::confirmation(receiver, self.parts.io_timeout()), self.subscribe_latency.clone());
         Answer::Later(Box::pin(async move {
             let outcome = confirmed.await;
             latency.observe(begin.elapsed().as_secs_f64());
@@ -206,20 +200,25 @@ impl PubSub for RedisBroker {
     }
 
     fn unsubscribe(&self, room: &str) {
-        self.rooms.unsubscribe(room);
+        self.rooms().unsubscribe(room);
     }
 
     fn caught_up(&self) -> Answer<()> {
-        let Some(passed) = self.rooms.mark() else { return Answer::Now(Ok(())) };
-        Answer::Later(Box::pin(rooms::confirmation(passed, self.io_timeout)))
+        let passed = self.rooms().mark();
+        if passed.is_empty() {
+            return Answer::Now(Ok(()));
+        }
+        let patience = self.parts.io_timeout();
+        let passed: Vec<_> = passed.into_iter().map(|passed| rooms::confirmation(passed, patience)).collect();
+        Answer::Later(Box::pin(async move { try_join_all(passed).await.map(drop) }))
     }
 
     fn round_trip(&self) -> Answer<Duration> {
-        let (pool, io_timeout) = (self.pool.clone(), self.io_timeout);
-        Answer::Later(Box::pin(async move { pool::ping(&pool, io_timeout).await }))
+        let (topology, io_timeout) = (self.topology.clone(), self.parts.io_timeout());
+        Answer::Later(Box::pin(async move { topology.round_trip(io_timeout).await }))
     }
 
     fn health(&self) -> Health {
-        self.rooms.health()
+        self.rooms().health()
     }
 }

@@ -4,19 +4,67 @@
 use std::time::{Duration, Instant};
 
 use deadpool_redis::{
-    Manager, Pool, PoolConfig, PoolError, Runtime, Timeouts,
+    Manager, PoolConfig, PoolError, Runtime, Timeouts,
     redis::{AsyncConnectionConfig, Client, RedisError, TlsCertificates},
 };
+use parking_lot::Mutex;
 use redis::ConnectionAddr;
 
-use super::{BrokerError, ConfigError, RedisOptions, dial::Target};
+use super::{BrokerError, ConfigError, RedisOptions, dial::Target, link::Lost, origin::Origin};
 
 /// Connections at most.
 const SIZE: usize = 4;
 
-/// A pool that connects when it is first asked.
-pub(super) fn pool(options: &RedisOptions, target: &Target) -> Result<Pool, ConfigError> {
-    let invalid = |error: RedisError| ConfigError::Url(error.to_string());
+/// Connections to whomever the origin leads to, made when they are first asked for.
+pub(super) struct Pool {
+    options: RedisOptions,
+    origin: Origin,
+    /// The server of the moment.
+    current: Mutex<Option<(String, deadpool_redis::Pool)>>,
+}
+
+impl Pool {
+    pub(super) fn new(options: &RedisOptions, origin: Origin) -> Result<Self, ConfigError> {
+        let made = origin.server().map(|target| Ok((target.to_string(), pool(options, target)?))).transpose()?;
+        Ok(Self { options: options.clone(), origin, current: Mutex::new(made) })
+    }
+
+    /// The time of one round trip to Redis, its wait for a connection left aside.
+    pub(super) async fn ping(&self, io_timeout: Duration) -> Result<Duration, BrokerError> {
+        let target = self.origin.find().await.map_err(|lost| match lost {
+            Lost::Silent(patience) => BrokerError::Timeout(patience),
+            _ => BrokerError::Disconnected,
+        })?;
+        let pool = self.at(&target).map_err(|error| BrokerError::Refused(error.to_string()))?;
+        let mut connection = pool.get().await.map_err(|error| explain(&error, io_timeout))?;
+        let begin = Instant::now();
+        let ponged = redis::cmd("PING").exec_async(&mut connection).await;
+        ponged.map_err(|error| explain(&PoolError::Backend(error), io_timeout))?;
+        Ok(begin.elapsed())
+    }
+
+    fn at(&self, target: &Target) -> Result<deadpool_redis::Pool, ConfigError> {
+        let address = target.to_string();
+        let mut current = self.current.lock();
+        match &*current {
+            Some((known, pool)) if *known == address => Ok(pool.clone()),
+            _ => {
+                let made = pool(&self.options, target)?;
+                *current = Some((address, made.clone()));
+                Ok(made)
+            }
+        }
+    }
+
+    pub(super) fn close(&self) {
+        if let Some((_, pool)) = self.current.lock().take() {
+            pool.close();
+        }
+    }
+}
+
+fn pool(options: &RedisOptions, target: &Target) -> Result<deadpool_redis::Pool, ConfigError> {
+    let invalid = |error: RedisError| ConfigError::Url(format!("cannot be used: {error}"));
     let mut info = target.info().clone();
     if let (ConnectionAddr::TcpTls { .. }, Some(pem)) = (info.addr(), &options.authority_pem) {
         let trust = TlsCertificates { client_tls: None, root_cert: Some(pem.clone()) };
@@ -29,17 +77,8 @@ pub(super) fn pool(options: &RedisOptions, target: &Target) -> Result<Pool, Conf
     let patience = Some(options.io_timeout);
     let timeouts = Timeouts { wait: patience, create: patience, recycle: patience };
     let config = PoolConfig { max_size: SIZE, timeouts, ..PoolConfig::default() };
-    let built = Pool::builder(manager).config(config).runtime(Runtime::Tokio1).build();
+    let built = deadpool_redis::Pool::builder(manager).config(config).runtime(Runtime::Tokio1).build();
     Ok(built.expect("timeouts are given together with a runtime"))
-}
-
-/// The time of one round trip to Redis, its wait for a connection left aside.
-pub(super) async fn ping(pool: &Pool, io_timeout: Duration) -> Result<Duration, BrokerError> {
-    let mut connection = pool.get().await.map_err(|error| explain(&error, io_timeout))?;
-    let begin = Instant::now();
-    let ponged = redis::cmd("PING").exec_async(&mut connection).await;
-    ponged.map_err(|error| explain(&PoolError::Backend(error), io_timeout))?;
-    Ok(begin.elapsed())
 }
 
 fn explain(error: &PoolError, io_timeout: Duration) -> BrokerError {

@@ -12,6 +12,7 @@ use super::{
     BrokerError, RedisBroker,
     commands::{Commands, Operation},
     queue::answer,
+    routes::Group,
     script::Script,
 };
 use crate::broker::{Answer, Count, Members, Presence};
@@ -35,7 +36,7 @@ const MEMBER: usize = 256;
 
 impl RedisBroker {
     fn presence_call(&self, script: &Script, room: &str) -> Cmd {
-        let keys = self.keys.presence(room);
+        let keys = self.keys().presence(room);
         script.call(&keys.each_ref().map(String::as_str))
     }
 
@@ -45,7 +46,7 @@ impl RedisBroker {
         for member in members {
             call.arg(&member.client).arg(member.encode_to_vec());
         }
-        answer(self.commands.push(Operation::Presence, call), |_| Ok(()))
+        answer(self.commands.push(self.parts.routes.group(room), Operation::Presence, call), |_| Ok(()))
     }
 }
 
@@ -57,7 +58,7 @@ impl Presence for RedisBroker {
     fn leave(&self, room: &str, client: &str) -> Answer<()> {
         let mut call = self.presence_call(&LEAVE, room);
         call.arg(client);
-        answer(self.commands.push(Operation::Presence, call), |_| Ok(()))
+        answer(self.commands.push(self.parts.routes.group(room), Operation::Presence, call), |_| Ok(()))
     }
 
     fn renew(&self, mut members: Vec<(Arc<str>, Arc<ClientInfo>)>, ttl: Duration) -> Answer<()> {
@@ -75,7 +76,8 @@ impl Presence for RedisBroker {
         let limit = limit.clamp(1, Members::MAX);
         let mut call = self.presence_call(&MEMBERS, room);
         call.arg(cursor).arg(limit);
-        let made = self.commands.push_long(Operation::Presence, call, limit as usize * MEMBER);
+        let made =
+            self.commands.push_long(self.parts.routes.group(room), Operation::Presence, call, limit as usize * MEMBER);
         answer(made, |value| {
             let (cursor, infos): (String, Vec<Vec<u8>>) = read(value)?;
             let decode = |info: Vec<u8>| ClientInfo::decode(info.as_slice()).map_err(|error| misread(&error));
@@ -85,21 +87,22 @@ impl Presence for RedisBroker {
 
     fn count(&self, room: &str) -> Answer<Count> {
         let call = self.presence_call(&COUNT, room);
-        let first = ask_count(&self.commands, call.clone());
+        let group = self.parts.routes.group(room);
+        let first = ask_count(&self.commands, group, call.clone());
         let commands = self.commands.clone();
         Answer::Later(Box::pin(async move {
             let mut counted = first.wait().await?;
             // A call takes out a bounded number of those whose time is over: it is repeated until none is left.
             while let (_, _, true) = counted {
-                counted = ask_count(&commands, call.clone()).wait().await?;
+                counted = ask_count(&commands, group, call.clone()).wait().await?;
             }
             Ok(Count { clients: counted.0, users: counted.1 })
         }))
     }
 }
 
-fn ask_count(commands: &Commands, call: Cmd) -> Answer<(u64, u64, bool)> {
-    answer(commands.push(Operation::Presence, call), read)
+fn ask_count(commands: &Commands, group: Group, call: Cmd) -> Answer<(u64, u64, bool)> {
+    answer(commands.push(group, Operation::Presence, call), read)
 }
 
 /// What Redis takes for a time: whole milliseconds, one at least, and no more than a hundred years.

@@ -3,23 +3,24 @@
 //!
 //! A batch is a row of plain commands and, from the first publication on that needs the script, one call for all the rest.
 //! So either the whole rest takes effect, in its order, or, where Redis has forgotten the script, none of it, and it is
-//! written again before anything later. It also costs a third of what a call for each would. On a cluster of Redis the rest
-//! would have to be parted by slot.
+//! written again before anything later. It also costs a third of what a call for each would. A script sees the keys of one
+//! slot alone, so that on a cluster each slot of a batch has a row and a call of its own.
 
 use std::time::Duration;
 
 use bytes::BufMut;
 use prometheus::{Histogram, IntCounter};
 use rand::Rng as _;
-use redis::{Cmd, Pipeline, RedisWrite, Value};
+use redis::{Cmd, RedisWrite, Value};
 use roomcast_shared::position::Epoch;
 
 use super::{
     BrokerError, envelope,
     link::{Link, Lost},
     queue::{Call, Outcome},
-    script,
-    writer::{self, Purpose},
+    redirect::{self, Verdict},
+    script::{self, Row},
+    writer::Purpose,
 };
 use crate::{
     broker::{Append, Appended, Keep, history::VERSION_TTL},
@@ -104,15 +105,15 @@ fn seconds(time: Duration) -> u64 {
     time.as_secs()
 }
 
-/// The call of the script that does all this in order.
-fn script_call(batch: &[Call<Publish, Appended>]) -> Cmd {
+/// The call of the script that does all this in order, and publishes with that command.
+fn script_call(batch: &[Call<Publish, Appended>], verb: &str) -> Cmd {
     let items =
         || batch.iter().filter_map(|call| if let Publish::Append(item) = &call.request { Some(item) } else { None });
     let mut command = script::APPEND.call_with(items().map(|item| item.keys).sum());
     for key in items().flat_map(Item::keys) {
         command.arg(key);
     }
-    command.arg(Epoch::from_random(rand::rng().random()).as_str()).arg(seconds(VERSION_TTL));
+    command.arg(Epoch::from_random(rand::rng().random()).as_str()).arg(seconds(VERSION_TTL)).arg(verb);
     let (mut rest, mut keep) = (batch, None);
     while let Some(first) = rest.first() {
         let (letter, wanted) = (first.request.letter(), first.request.keep());
@@ -148,13 +149,14 @@ fn put_arguments(command: &mut Cmd, publish: &Publish) {
 }
 
 /// What the script says of each of so many.
-fn outcomes(answer: Value, count: usize) -> Vec<Outcome<Appended>> {
-    let values = match writer::outcome(answer) {
-        Ok(Value::Array(values)) if values.len() == count => values,
-        Ok(_) => return vec![Err(odd()); count],
-        Err(error) => return vec![Err(error); count],
-    };
-    values.into_iter().map(outcome).collect()
+fn verdicts(answer: Value, count: usize) -> Vec<Verdict<Appended>> {
+    match redirect::verdict(answer) {
+        Verdict::Done(Ok(Value::Array(values))) if values.len() == count => {
+            values.into_iter().map(|value| Verdict::Done(outcome(value))).collect()
+        }
+        Verdict::Done(Ok(_)) => vec![Verdict::Done(Err(odd())); count],
+        all => vec![all.map(|_| Err(odd())); count],
+    }
 }
 
 fn outcome(answer: Value) -> Outcome<Appended> {
@@ -178,6 +180,9 @@ fn odd() -> BrokerError {
 
 /// What the connection that publishes is for.
 pub(super) struct Publishing {
+    verb: &'static str,
+    /// Counts what was published at this link.
+    here: IntCounter,
     publish: Histogram,
     append: Histogram,
     ok: IntCounter,
@@ -185,13 +190,48 @@ pub(super) struct Publishing {
 }
 
 impl Publishing {
-    pub(super) fn new(metrics: &Metrics) -> Self {
+    /// With the command that publishes, which is the one of the channels that are heard.
+    pub(super) fn new(metrics: &Metrics, verb: &'static str, here: IntCounter) -> Self {
         Self {
+            verb,
+            here,
             publish: metrics.broker_latency.with_label_values(&["publish"]),
             append: metrics.broker_latency.with_label_values(&["append"]),
             ok: metrics.broker_published.with_label_values(&["ok"]),
             error: metrics.broker_published.with_label_values(&["error"]),
         }
+    }
+}
+
+/// What becomes of a batch of which each group had so many commands, and so many publications in its call of the script.
+fn judge(answers: Vec<Value>, shares: Vec<(usize, usize)>) -> Vec<Verdict<Appended>> {
+    let published = Appended { position: None, fresh: true };
+    let mut answers = answers.into_iter();
+    let mut all = Vec::new();
+    for (plain, scripted) in shares {
+        all.extend(answers.by_ref().take(plain).map(|answer| redirect::verdict(answer).map(|_| Ok(published))));
+        if scripted > 0 {
+            all.extend(answers.next().map(|answer| verdicts(answer, scripted)).unwrap_or_default());
+        }
+    }
+    all
+}
+
+/// Gives the commands back that have to be written again elsewhere; what goes into a call of the script was only copied.
+fn restore(row: &Row, batch: &mut [Call<Publish, Appended>], verdicts: &[Verdict<Appended>]) {
+    let mut number = 0;
+    let mut calls = batch.iter_mut().zip(verdicts).peekable();
+    while let Some((call, verdict)) = calls.next() {
+        let Publish::Plain(command) = &mut call.request else {
+            number += 1;
+            let group = call.group;
+            while calls.next_if(|(call, _)| call.group == group).is_some() {}
+            continue;
+        };
+        if let (Verdict::Elsewhere(..), Some(written)) = (verdict, row.command(number)) {
+            *command = written;
+        }
+        number += 1;
     }
 }
 
@@ -204,29 +244,31 @@ impl Purpose for Publishing {
         &self,
         link: &mut Link,
         batch: &mut [Call<Publish, Appended>],
-    ) -> Result<Vec<Outcome<Appended>>, Lost> {
-        let mut pipeline = Pipeline::with_capacity(batch.len());
-        let mut plain = 0;
-        for call in &mut *batch {
-            let Publish::Plain(command) = &mut call.request else { break };
-            pipeline.add_command(command.take());
-            plain += 1;
+    ) -> Result<Vec<Verdict<Appended>>, Lost> {
+        let mut row = Row::with_capacity(batch.len());
+        let mut shares = Vec::new();
+        for group in batch.chunk_by_mut(|one, other| one.group == other.group) {
+            let plain = group.iter().take_while(|call| matches!(call.request, Publish::Plain(_))).count();
+            let (plain, scripted) = group.split_at_mut(plain);
+            for call in &mut *plain {
+                let Publish::Plain(command) = &mut call.request else { continue };
+                row.add(command.take(), call.asking);
+            }
+            if let Some(first) = scripted.first() {
+                row.add(script_call(scripted, self.verb), first.asking);
+            }
+            shares.push((plain.len(), scripted.len()));
         }
-        let scripted = batch.len() - plain;
-        if scripted > 0 {
-            pipeline.add_command(script_call(&batch[plain..]));
-        }
-        let mut answers = script::exchange(link, &pipeline).await?;
-        let rest = if scripted > 0 { answers.pop() } else { None };
-        let published = Appended { position: None, fresh: true };
-        let mut all: Vec<_> = answers.into_iter().map(|answer| writer::outcome(answer).map(|_| published)).collect();
-        all.extend(rest.map(|answer| outcomes(answer, scripted)).unwrap_or_default());
-        Ok(all)
+        let answers = script::exchange(link, &row).await?;
+        let verdicts = judge(answers, shares);
+        restore(&row, batch, &verdicts);
+        Ok(verdicts)
     }
 
     fn note(&self, request: &Publish, took: Duration, ok: bool) {
         let latency = if matches!(request, Publish::Plain(_)) { &self.publish } else { &self.append };
         latency.observe(took.as_secs_f64());
         if ok { &self.ok } else { &self.error }.inc();
+        self.here.inc_by(ok.into());
     }
 }

@@ -141,9 +141,9 @@ impl Cursor<'_> {
         let length = self.number()?;
         let kind = self.bulk()?;
         match (&self.data[kind], length) {
-            (b"message", 3) => Ok(Shape::Message { channel: self.bulk()?, payload: self.bulk()? }),
-            (b"subscribe", 3) => self.confirmation().map(Shape::Subscribed),
-            (b"unsubscribe", 3) => self.confirmation().map(Shape::Unsubscribed),
+            (b"message" | b"smessage", 3) => Ok(Shape::Message { channel: self.bulk()?, payload: self.bulk()? }),
+            (b"subscribe" | b"ssubscribe", 3) => self.confirmation().map(Shape::Subscribed),
+            (b"unsubscribe" | b"sunsubscribe", 3) => self.confirmation().map(Shape::Unsubscribed),
             (b"pong", 2) => self.bulk().map(|_| Shape::Done),
             _ => Err(Stop::Malformed("a push of an unknown kind")),
         }

@@ -89,23 +89,63 @@ pub(super) async fn load(link: &mut Link) -> Result<(), Lost> {
     Ok(())
 }
 
-/// Writes a pipeline and gives the answer to each of its commands. Calls of scripts that Redis does not know have not been
-/// done; they are written again, in their order, with the text.
-pub(super) async fn exchange(link: &mut Link, pipeline: &Pipeline) -> Result<Vec<Value>, Lost> {
-    let mut answers = link.exchange(pipeline).await?;
-    let (mut places, mut again) = (Vec::new(), Pipeline::new());
-    for (place, (answer, call)) in answers.iter().zip(pipeline.cmd_iter()).enumerate() {
+/// Commands to be written together.
+pub(super) struct Row {
+    pipeline: Pipeline,
+    /// Places of the words that go before a command to a server that is not its owner yet.
+    asking: Vec<usize>,
+}
+
+impl Row {
+    pub(super) fn with_capacity(commands: usize) -> Self {
+        Self { pipeline: Pipeline::with_capacity(commands), asking: Vec::new() }
+    }
+
+    /// Appends a command; `asking` where the server is not the owner of its keys yet, and has to be told that this is known.
+    pub(super) fn add(&mut self, command: Cmd, asking: bool) {
+        if asking {
+            self.asking.push(self.pipeline.len());
+            self.pipeline.cmd("ASKING");
+        }
+        self.pipeline.add_command(command);
+    }
+
+    /// A command that was added, by its number.
+    pub(super) fn command(&self, number: usize) -> Option<Cmd> {
+        let asking = |place: &usize| self.asking.binary_search(place).is_err();
+        let mut commands = self.pipeline.cmd_iter().enumerate().filter(|(place, _)| asking(place));
+        commands.nth(number).map(|(_, command)| command.clone())
+    }
+
+    /// Leaves out what belongs to no command of its own.
+    fn own(&self, answers: Vec<Value>) -> Vec<Value> {
+        if self.asking.is_empty() {
+            return answers;
+        }
+        let places = answers.into_iter().enumerate();
+        places.filter(|(place, _)| self.asking.binary_search(place).is_err()).map(|(_, answer)| answer).collect()
+    }
+}
+
+/// Writes commands and gives the answer to each. Calls of scripts that Redis does not know have not been done; they are
+/// written again, in their order, with the text.
+pub(super) async fn exchange(link: &mut Link, row: &Row) -> Result<Vec<Value>, Lost> {
+    let mut answers = link.exchange(&row.pipeline).await?;
+    let (mut places, mut again) = (Vec::new(), Row::with_capacity(0));
+    for (place, (answer, call)) in answers.iter().zip(row.pipeline.cmd_iter()).enumerate() {
         if let Some(script) = is_unknown(answer).then(|| called(call)).flatten() {
-            again.add_command(script.told_anew(call));
+            let asking = place.checked_sub(1).is_some_and(|before| row.asking.binary_search(&before).is_ok());
+            again.add(script.told_anew(call), asking);
             places.push(place);
         }
     }
     if !places.is_empty() {
-        for (place, answer) in places.into_iter().zip(link.exchange(&again).await?) {
+        let anew = again.own(link.exchange(&again.pipeline).await?);
+        for (place, answer) in places.into_iter().zip(anew) {
             answers[place] = answer;
         }
     }
-    Ok(answers)
+    Ok(row.own(answers))
 }
 
 fn is_unknown(answer: &Value) -> bool {

@@ -1,5 +1,6 @@
-//! The task that speaks: it takes calls from their queue and writes them in batches over one pipelined connection, which it
-//! makes again when it breaks. Knows no rooms, hears nothing, and leaves to a [`Purpose`] what is said.
+//! The task that speaks to one server: it takes calls from their queue and writes them in batches over one pipelined
+//! connection, which it makes again when it breaks. What belongs elsewhere goes back into the queue before all that comes
+//! after it. Knows no rooms, hears nothing, and leaves to a [`Purpose`] what is said.
 
 use std::{
     convert::Infallible,
@@ -7,21 +8,28 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::Value;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::{
+    sync::Notify,
+    time::{sleep, sleep_until, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     BrokerError,
-    dial::Target,
     link::{Link, Lost},
+    origin::Origin,
     outage::Outage,
-    queue::{Call, MAX_BATCH, Outcome, Queue},
+    queue::{Call, MAX_BATCH, Next, Outcome, Queue},
+    redirect::{Redirect, Verdict},
+    routes::{Group, LinkId},
     script,
 };
 
 /// How long the stop waits for what is queued to be answered.
 const FLUSH: Duration = Duration::from_secs(1);
+
+/// The least time between two looks for those who have waited too long.
+const EXPIRY: Duration = Duration::from_millis(5);
 
 /// What a writing connection is for.
 pub(super) trait Purpose: Send + Sync + 'static {
@@ -32,28 +40,41 @@ pub(super) trait Purpose: Send + Sync + 'static {
     /// A word for the log.
     const WORD: &'static str;
 
-    /// Writes the calls of a batch and gives what became of each, in their order. Whatever happens, none of what took effect
-    /// is written again, and nothing is overtaken by what follows in the batch.
+    /// Writes the calls of a batch, those of a group together, and gives what became of each, in their order. Whatever
+    /// happens, none of what took effect is written again, and nothing is overtaken by what follows in its group.
     fn exchange(&self, link: &mut Link, batch: &mut [Call<Self::Request, Self::Reply>]) -> impl Replies<Self::Reply>;
 
     /// Counts a call that was answered after so long.
     fn note(&self, request: &Self::Request, took: Duration, ok: bool);
 }
 
+/// A call and what became of it.
+type Judged<Q, A> = (Call<Q, A>, Verdict<A>);
+
 /// What becomes of a batch.
-pub(super) trait Replies<A>: Future<Output = Result<Vec<Outcome<A>>, Lost>> + Send {}
-impl<A, F: Future<Output = Result<Vec<Outcome<A>>, Lost>> + Send> Replies<A> for F {}
+pub(super) trait Replies<A>: Future<Output = Result<Vec<Verdict<A>>, Lost>> + Send {}
+impl<A, F: Future<Output = Result<Vec<Verdict<A>>, Lost>> + Send> Replies<A> for F {}
+
+/// Takes what the server of a link says of where things are.
+pub(super) trait Guide: Send + Sync + 'static {
+    /// Follows it: where what belongs to a group has to go. None where a server has no say in that.
+    fn follow(&self, group: Group, redirect: &Redirect) -> Option<Next>;
+}
 
 /// The task that writes.
 pub(super) struct Writer<P: Purpose> {
     /// What is to be written.
     pub(super) queue: Arc<Queue<P::Request, P::Reply>>,
-    /// Where Redis is.
-    pub(super) target: Target,
+    /// Which part of it.
+    pub(super) link: LinkId,
+    /// Where the server is.
+    pub(super) origin: Origin,
     /// The longest wait for an answer, or for a connection.
     pub(super) io_timeout: Duration,
     /// What is said.
     pub(super) purpose: P,
+    /// Who is told where things are.
+    pub(super) guide: Arc<dyn Guide>,
 }
 
 impl<P: Purpose> Writer<P> {
@@ -61,26 +82,27 @@ impl<P: Purpose> Writer<P> {
     pub(super) async fn run(self, shutdown: CancellationToken) {
         let stop = async {
             shutdown.cancelled().await;
-            let _ = timeout(FLUSH, self.queue.finish()).await;
+            let _ = timeout(FLUSH, self.queue.finish(self.link)).await;
         };
+        let filled = self.queue.open(self.link);
         tokio::select! {
-            () = self.work() => {}
+            () = self.work(&filled) => {}
             () = stop => {}
         }
-        let unwritten = self.queue.close();
+        let unwritten = self.queue.leave(self.link);
         self.fail(unwritten, &BrokerError::Cancelled);
     }
 
-    async fn work(&self) {
-        let mut outage = Outage::new(P::WORD, self.target.to_string());
+    async fn work(&self, filled: &Notify) {
+        let mut outage = Outage::new(P::WORD, self.origin.to_string());
         let mut pause = Duration::ZERO;
         loop {
             let link = tokio::select! {
                 link = self.connect(&mut outage, pause) => link,
                 never = self.expire() => match never {},
             };
-            let lost = self.serve(link).await;
-            self.queue.answered();
+            let lost = self.serve(link, filled).await;
+            self.queue.answered(self.link);
             pause = outage.failed(&lost);
         }
     }
@@ -89,9 +111,10 @@ impl<P: Purpose> Writer<P> {
     async fn expire(&self) -> Infallible {
         loop {
             let now = Instant::now();
-            self.fail(self.queue.take_expired(now, self.io_timeout), &BrokerError::Timeout(self.io_timeout));
-            let next = self.queue.oldest().unwrap_or(now) + self.io_timeout;
-            sleep_until(next.into()).await;
+            let expired = self.queue.take_expired(self.link, now, self.io_timeout);
+            self.fail(expired, &BrokerError::Timeout(self.io_timeout));
+            let next = self.queue.oldest(self.link).unwrap_or(now) + self.io_timeout;
+            sleep_until(next.max(now + EXPIRY).into()).await;
         }
     }
 
@@ -109,17 +132,20 @@ impl<P: Purpose> Writer<P> {
     }
 
     async fn open(&self) -> Result<Link, Lost> {
-        let mut link = Link::open(&self.target, self.io_timeout).await?;
+        let mut link = Link::open(&self.origin, self.io_timeout).await?;
         script::load(&mut link).await?;
         Ok(link)
     }
 
-    async fn serve(&self, mut link: Link) -> Lost {
+    async fn serve(&self, mut link: Link, filled: &Notify) -> Lost {
         let mut batch = Vec::with_capacity(MAX_BATCH);
         loop {
-            self.queue.take(&mut batch);
-            let outcome =
-                if batch.is_empty() { self.idle(&mut link).await } else { self.write(&mut link, &mut batch).await };
+            self.queue.take(self.link, Instant::now(), &mut batch);
+            let outcome = if batch.is_empty() {
+                self.idle(&mut link, filled).await
+            } else {
+                self.write(&mut link, &mut batch).await
+            };
             if let Err(lost) = outcome {
                 return lost;
             }
@@ -127,32 +153,79 @@ impl<P: Purpose> Writer<P> {
     }
 
     /// Waits for something to write, and looks after the connection meanwhile.
-    async fn idle(&self, link: &mut Link) -> Result<(), Lost> {
+    async fn idle(&self, link: &mut Link, filled: &Notify) -> Result<(), Lost> {
+        let quiet = Instant::now() + self.io_timeout / 2;
+        let paused = self.queue.paused_until(self.link).filter(|until| *until < quiet);
         tokio::select! {
             biased;
-            () = self.queue.filled.notified() => Ok(()),
+            () = filled.notified() => Ok(()),
             lost = link.ended() => Err(lost),
-            () = sleep(self.io_timeout / 2) => link.ping().await,
+            () = sleep_until(paused.unwrap_or(quiet).into()) => {
+                if paused.is_some() { Ok(()) } else { link.ping().await }
+            }
         }
     }
 
-    /// Writes a batch and answers each call of it.
+    /// Writes a batch and answers each call of it that belongs here.
     async fn write(&self, link: &mut Link, batch: &mut Vec<Call<P::Request, P::Reply>>) -> Result<(), Lost> {
-        let outcomes = self.purpose.exchange(link, batch).await;
-        let now = Instant::now();
-        let lost = match outcomes {
-            Ok(outcomes) if outcomes.len() == batch.len() => {
-                for (call, outcome) in batch.drain(..).zip(outcomes) {
-                    self.answer(call, now, outcome);
-                }
-                return Ok(());
-            }
-            Ok(_) => Lost::Closed,
-            Err(lost) => lost,
+        let exchanged = match self.purpose.exchange(link, batch).await {
+            Ok(verdicts) if verdicts.len() != batch.len() => Err(Lost::Closed),
+            exchanged => exchanged,
         };
-        let error = self.explain(&lost);
-        self.fail(batch.drain(..), &error);
-        Err(lost)
+        let (verdicts, outcome) = match exchanged {
+            Ok(verdicts) => {
+                let demoted = link.is_followed() && verdicts.iter().any(is_read_only);
+                (verdicts, if demoted { Err(Lost::Demoted) } else { Ok(()) })
+            }
+            Err(lost) => {
+                let error = self.explain(&lost);
+                (batch.iter().map(|_| Verdict::Done(Err(error.clone()))).collect(), Err(lost))
+            }
+        };
+        self.settle(batch.drain(..).zip(verdicts).collect());
+        outcome
+    }
+
+    /// Answers calls, and puts those back that belong elsewhere, group by group.
+    fn settle(&self, batch: Vec<Judged<P::Request, P::Reply>>) {
+        let now = Instant::now();
+        let mut batch = batch.into_iter().peekable();
+        while let Some(first) = batch.next() {
+            let group = first.0.group;
+            let mut calls = vec![first];
+            calls.extend(std::iter::from_fn(|| batch.next_if(|(call, _)| call.group == group)));
+            self.settle_group(group, calls, now);
+        }
+        self.queue.answered(self.link);
+    }
+
+    /// What comes before a call that took effect must not come after it, so only the last calls of a group go elsewhere.
+    fn settle_group(&self, group: Group, mut calls: Vec<Judged<P::Request, P::Reply>>, now: Instant) {
+        let done =
+            calls.iter().rposition(|(_, verdict)| matches!(verdict, Verdict::Done(_))).map_or(0, |last| last + 1);
+        let mut elsewhere = calls.split_off(done);
+        let redirect = elsewhere.first().and_then(|(_, verdict)| {
+            if let Verdict::Elsewhere(redirect, _) = verdict { self.guide.follow(group, redirect) } else { None }
+        });
+        if redirect.is_none() {
+            calls.append(&mut elsewhere);
+        }
+        let mut undone = Vec::with_capacity(elsewhere.len());
+        for (call, verdict) in calls {
+            let outcome = match verdict {
+                Verdict::Done(outcome) => outcome,
+                Verdict::Elsewhere(_, error) => Err(error),
+            };
+            self.answer(call, now, outcome);
+        }
+        for (call, _) in elsewhere {
+            if call.made + 2 * self.io_timeout <= now {
+                self.answer(call, now, Err(BrokerError::Timeout(self.io_timeout)));
+            } else {
+                undone.push(call);
+            }
+        }
+        self.queue.settle(group, undone, redirect.unwrap_or(Next::Owner));
     }
 
     fn explain(&self, lost: &Lost) -> BrokerError {
@@ -177,12 +250,7 @@ impl<P: Purpose> Writer<P> {
     }
 }
 
-/// What an answer of Redis says of the call.
-pub(super) fn outcome(value: Value) -> Outcome<Value> {
-    match value {
-        Value::ServerError(error) => {
-            Err(BrokerError::Refused(format!("{} {}", error.code(), error.details().unwrap_or_default())))
-        }
-        value => Ok(value),
-    }
+/// Whether a call was refused because the server is no master any more.
+fn is_read_only<A>(verdict: &Verdict<A>) -> bool {
+    matches!(verdict, Verdict::Done(Err(BrokerError::Refused(reason))) if reason.starts_with("READONLY"))
 }

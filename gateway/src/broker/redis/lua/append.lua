@@ -1,7 +1,7 @@
 -- Publishes one after the other, each kept in its room's history where that is asked, and tells what became of each.
 --
 -- ARGV: eight letters, the epoch of rooms that have none yet; how many seconds the versions of rooms without history are
--- remembered; then what is to be done, in order:
+-- remembered; the command that publishes; then what is to be done, in order:
 --   'K' size ttl meta_ttl              how much the following keep; seconds, meta_ttl '0' for ever
 --   'P' n, then n times channel whole  publish
 --   'H' n, then n times channel rest   publish and keep
@@ -17,9 +17,9 @@
 --
 -- Calls are what costs here. So the metas of many are read at once, a ttl is set to a sixteenth more than asked and again
 -- when a sixteenth has passed, and a stream is cut after every eighth of its size: readers cut the rest.
-local letters, version_ttl = ARGV[1], ARGV[2]
+local letters, version_ttl, verb = ARGV[1], ARGV[2], ARGV[3]
 local call, format, sub, floor = redis.pcall, string.format, string.sub, math.floor
-local answers, key, at = {}, 1, 3
+local answers, key, at = {}, 1, 4
 local size, size_digits, cut, ttl, meta_ttl, slack, now
 
 local function error_of(reply)
@@ -82,7 +82,7 @@ local function append(meta, top, stream, channel, rest, state, tail)
     if state then call('DECR', top) else call('DEL', top) end
     return 'E' .. refused
   end
-  refused = error_of(call('PUBLISH', channel, '\2' .. place .. rest))
+  refused = error_of(call(verb, channel, '\2' .. place .. rest))
   if refused then
     -- It was kept, and nobody was told: the epoch ends.
     call('DEL', meta, top, stream)
@@ -92,7 +92,7 @@ local function append(meta, top, stream, channel, rest, state, tail)
 end
 
 local function publish(channel, whole)
-  local refused = error_of(call('PUBLISH', channel, whole))
+  local refused = error_of(call(verb, channel, whole))
   return refused and 'E' .. refused or 'F'
 end
 
