@@ -45,9 +45,11 @@ failed=()
 for entry in "${servers[@]}"; do
     server=$PWD/$stores/${entry##*:}
     echo "== $("$server" --version)"
-    # What is asked of memory is the same with every server.
+    # What is asked of memory is the same with every server, and sharded pub/sub came with Redis 7.
+    skipped=(--skip memory::)
+    [[ $server == *redis-6* ]] && skipped+=(--skip over_a_cluster --skip over_partitions)
     ROOMCAST_TEST_REDIS_SERVER=$server cargo test --package roomcast --locked --no-fail-fast "${arguments[@]}" \
-        -- --skip memory:: || failed+=("${entry##*:}")
+        -- "${skipped[@]}" || failed+=("${entry##*:}")
 done
 if [[ ${#failed[@]} -gt 0 ]]; then
     echo "failed over: ${failed[*]}" >&2

@@ -1,5 +1,5 @@
-//! What every broker promises, asked of each of them: the one in memory and the one over a real redis-server. Knows only
-//! the contract.
+//! What every broker promises, asked of each of them: the one in memory, and the one over real redis-servers in
+//! each way in which they can be laid out. Knows only the contract.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where what it needs fails")]
 #![allow(clippy::print_stdout, reason = "the seed of a failed run is needed to repeat it")]
@@ -18,7 +18,7 @@ use roomcast_shared::{
 #[path = "common/brokers.rs"]
 mod brokers;
 
-use brokers::{Backend, numbers, said, with_every_broker};
+use brokers::{Backend, numbers, said, with_every_broker, with_every_redis};
 
 with_every_broker! {
     a_node_hears_what_it_publishes_once_and_in_order,
@@ -89,7 +89,7 @@ async fn only_subscribed_rooms_are_heard(backend: Backend) {
     assert_eq!(node.recorder.wait("a", 1).await, ["here"]);
     assert_eq!(node.recorder.wait("a.b", 1).await, ["here too"]);
     assert_eq!(node.recorder.total(), 2);
-    backend.until_channels(vec!["roomcast.room.a".to_owned(), "roomcast.room.a.b".to_owned()]).await;
+    backend.until_rooms(vec!["a".to_owned(), "a.b".to_owned()]).await;
     backend.stop().await;
 }
 
@@ -99,7 +99,7 @@ async fn a_room_left_is_no_longer_heard(backend: Backend) {
     node.subscribe("b").await;
     node.broker.unsubscribe("a");
     node.broker.unsubscribe("never subscribed");
-    backend.until_channels(vec!["roomcast.room.b".to_owned()]).await;
+    backend.until_rooms(vec!["b".to_owned()]).await;
     node.publish("a", "late").await;
     node.publish("b", "end").await;
     node.recorder.wait("b", 1).await;
@@ -146,7 +146,7 @@ async fn ten_thousand_rooms_are_heard(backend: Backend) {
     for room in &rooms {
         node.broker.unsubscribe(room);
     }
-    backend.until_channels(Vec::new()).await;
+    backend.until_rooms(Vec::new()).await;
     backend.stop().await;
 }
 
@@ -203,7 +203,7 @@ async fn the_last_of_subscribe_and_unsubscribe_counts(backend: Backend) {
         node.broker.unsubscribe("a");
         assert!(matches!(first.wait().await, Ok(()) | Err(BrokerError::Cancelled)));
     }
-    backend.until_channels(Vec::new()).await;
+    backend.until_rooms(Vec::new()).await;
     for _ in 0..100 {
         node.broker.unsubscribe("a");
         let last = node.broker.subscribe(&room);
@@ -234,9 +234,7 @@ async fn any_order_of_subscribes_and_unsubscribes_converges(backend: Backend) {
             tokio::time::sleep(Duration::from_micros(random.random_range(0..300))).await;
         }
     }
-    let mut channels: Vec<String> = wanted.iter().map(|room| format!("roomcast.room.{room}")).collect();
-    channels.sort();
-    backend.until_channels(channels).await;
+    backend.until_rooms(wanted.iter().map(ToString::to_string).collect()).await;
     join_all(wanted.iter().map(|room| node.broker.subscribe(room).wait())).await.into_iter().for_each(|a| a.unwrap());
     for room in &rooms {
         node.publish(room, "end").await;
@@ -283,9 +281,13 @@ async fn counts_are_kept(backend: Backend) {
     backend.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_and_three_nodes_hear_each_other_once_and_in_order() {
-    let backend = Backend::redis();
+mod several_nodes {
+    use super::{Backend, two_and_three_nodes_hear_each_other_once_and_in_order, with_every_redis};
+
+    with_every_redis! { two_and_three_nodes_hear_each_other_once_and_in_order }
+}
+
+async fn two_and_three_nodes_hear_each_other_once_and_in_order(backend: Backend) {
     let nodes = [backend.node(), backend.node(), backend.node()];
     for node in &nodes {
         node.subscribe("all").await;

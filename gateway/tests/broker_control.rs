@@ -1,5 +1,5 @@
-//! What nodes say to each other and the facts they keep, asked of every broker that carries it: the one in memory and the one
-//! over a real redis-server; and what becomes of it when Redis is lost.
+//! What nodes say to each other and the facts they keep, asked of every broker that carries it: the one in memory, and the one
+//! over redis-servers, one or many; and what becomes of it when Redis is lost.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where what it needs fails")]
 
@@ -24,13 +24,10 @@ use roomcast::{
 use roomcast_shared::publication::Publication;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-#[path = "common/recorder.rs"]
-mod recorder;
-#[path = "common/redis.rs"]
-mod redis;
+#[path = "common/brokers.rs"]
+mod brokers;
 
-use recorder::{DEADLINE, Recorder};
-use redis::RedisServer;
+use brokers::{DEADLINE, Many, Recorder, RedisServer};
 
 const LONG: Duration = Duration::from_mins(10);
 
@@ -77,30 +74,50 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 /// What carries control, and what it needs.
 struct Backend {
     server: Option<RedisServer>,
+    many: Option<(Arc<Many>, RedisOptions)>,
     tracker: TaskTracker,
     shutdown: CancellationToken,
 }
 
 impl Backend {
     fn memory() -> Self {
-        Self { server: None, tracker: TaskTracker::new(), shutdown: CancellationToken::new() }
+        Self { server: None, many: None, tracker: TaskTracker::new(), shutdown: CancellationToken::new() }
     }
 
     fn redis() -> Self {
         Self { server: Some(RedisServer::start()), ..Self::memory() }
     }
 
+    fn several() -> Self {
+        Self::many(Many::several())
+    }
+
+    fn cluster() -> Self {
+        Self::many(Many::cluster())
+    }
+
+    fn many(many: Arc<Many>) -> Self {
+        let options = many.options(0);
+        Self { many: Some((many, options)), ..Self::memory() }
+    }
+
     fn control(&self) -> Arc<dyn Control> {
-        match &self.server {
-            None => Arc::new(MemoryControl::default()),
-            Some(server) => self.broker(&server.url(), &Arc::new(Recorder::default())),
+        let recorder = Arc::new(Recorder::default());
+        match (&self.server, &self.many) {
+            (Some(server), _) => self.broker(&server.url(), &recorder),
+            (None, Some((_, options))) => self.start(options, &recorder),
+            (None, None) => Arc::new(MemoryControl::default()),
         }
     }
 
     fn broker(&self, url: &str, recorder: &Arc<Recorder>) -> Arc<RedisBroker> {
         let options = RedisOptions { io_timeout: Duration::from_secs(1), ..RedisOptions::new(url) };
+        self.start(&options, recorder)
+    }
+
+    fn start(&self, options: &RedisOptions, recorder: &Arc<Recorder>) -> Arc<RedisBroker> {
         let (deliver, metrics) = (Arc::clone(recorder), Arc::new(Metrics::new()));
-        RedisBroker::start(&options, deliver, metrics, &self.tracker, self.shutdown.clone()).unwrap()
+        RedisBroker::start(options, deliver, metrics, &self.tracker, self.shutdown.clone()).unwrap()
     }
 
     async fn stop(self) {
@@ -148,6 +165,18 @@ macro_rules! with_every_broker {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
                 super::$test(super::Backend::redis()).await;
+            })*
+        }
+        mod over_several {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test(super::Backend::several()).await;
+            })*
+        }
+        mod over_a_cluster {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test(super::Backend::cluster()).await;
             })*
         }
     };
@@ -228,7 +257,16 @@ async fn a_great_many_facts_are_all_given(backend: Backend) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_hear_each_other_and_share_their_facts() {
-    let backend = Backend::redis();
+    share_facts(Backend::redis()).await;
+    share_facts(Backend::several()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_hear_each_other_and_share_their_facts_over_a_cluster() {
+    share_facts(Backend::cluster()).await;
+}
+
+async fn share_facts(backend: Backend) {
     let (one, two) = (backend.control(), backend.control());
     let (heard_by_one, heard_by_two) = (listen(&*one, "one").await, listen(&*two, "two").await);
     tell(&*one, None, "to all").await;

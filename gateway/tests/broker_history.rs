@@ -1,5 +1,5 @@
-//! What every broker promises of what rooms remember, asked of each of them: the one in memory and the one over a real
-//! redis-server. Knows only the contract.
+//! What every broker promises of what rooms remember, asked of each of them: the one in memory, and the one over real
+//! redis-servers in each way in which they can be laid out. Knows only the contract.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where what it needs fails")]
 
@@ -20,7 +20,7 @@ use roomcast_shared::{
 #[path = "common/brokers.rs"]
 mod brokers;
 
-use brokers::{Backend, Node, Recorder, numbers, said, with_every_broker};
+use brokers::{Backend, Node, Recorder, numbers, said, with_every_broker, with_every_redis};
 
 /// What rooms of these tests keep, where nothing else is said.
 const KEEP: Keep = Keep { size: 100, ttl: Duration::from_mins(1), meta_ttl: Duration::from_mins(10) };
@@ -111,7 +111,7 @@ async fn a_kept_publication_is_delivered_and_read_with_its_place(backend: Backen
 
 async fn publications_of_many_are_numbered_as_they_are_heard(backend: Backend) {
     let first = Arc::new(backend.node());
-    let second = if backend.server.is_some() { Arc::new(backend.node()) } else { Arc::clone(&first) };
+    let second = if backend.is_shared() { Arc::new(backend.node()) } else { Arc::clone(&first) };
     first.subscribe("a").await;
     second.subscribe("a").await;
     let publishers = (0..8).map(|publisher| {
@@ -438,7 +438,7 @@ async fn a_full_room_holds_up_who_appends(backend: Backend) {
     node.recorder.fill("a");
     let append = node.history.append("a", publication("0"), &kept(KEEP));
     node.recorder.wait("a", 1).await;
-    if backend.server.is_none() {
+    if !backend.is_shared() {
         assert!(matches!(append, Answer::Later(_)), "there is no other way to hold up");
     }
     // It is kept all the same, and read while the room is full.

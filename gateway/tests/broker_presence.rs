@@ -1,5 +1,5 @@
-//! Who is where, asked of every broker that keeps it: the one in memory and the one over a real redis-server; and what only
-//! Redis can do to it.
+//! Who is where, asked of every broker that keeps it: the one in memory, and the one over a real redis-server or a cluster; and
+//! what only Redis can do to it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where what it needs fails")]
 
@@ -20,13 +20,10 @@ use roomcast::{
 use roomcast_shared::publication::ClientInfo;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-#[path = "common/recorder.rs"]
-mod recorder;
-#[path = "common/redis.rs"]
-mod redis;
+#[path = "common/brokers.rs"]
+mod brokers;
 
-use recorder::{DEADLINE, Recorder};
-use redis::RedisServer;
+use brokers::{DEADLINE, Many, Recorder, RedisServer};
 
 /// Long enough for any test.
 const LONG: Duration = Duration::from_mins(10);
@@ -35,6 +32,8 @@ const LONG: Duration = Duration::from_mins(10);
 struct Store {
     presence: Arc<dyn Presence>,
     server: Option<RedisServer>,
+    /// Others use it as well, while any of them is there.
+    _many: Option<Arc<Many>>,
     tracker: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -42,7 +41,8 @@ struct Store {
 impl Store {
     fn memory() -> Self {
         let presence = Arc::new(MemoryPresence::new());
-        Self { presence, server: None, tracker: TaskTracker::new(), shutdown: CancellationToken::new() }
+        let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        Self { presence, server: None, _many: None, tracker, shutdown }
     }
 
     fn redis() -> Self {
@@ -50,11 +50,21 @@ impl Store {
     }
 
     fn on(server: RedisServer) -> Self {
+        let store = Self::over(&RedisOptions::new(server.url()));
+        Self { server: Some(server), ..store }
+    }
+
+    fn cluster() -> Self {
+        let many = Many::cluster();
+        let options = many.options(0);
+        Self { _many: Some(many), ..Self::over(&options) }
+    }
+
+    fn over(options: &RedisOptions) -> Self {
         let (tracker, shutdown) = (TaskTracker::new(), CancellationToken::new());
-        let options = RedisOptions::new(server.url());
         let (recorder, metrics) = (Arc::new(Recorder::default()), Arc::new(Metrics::new()));
-        let presence = RedisBroker::start(&options, recorder, metrics, &tracker, shutdown.clone()).unwrap();
-        Self { presence, server: Some(server), tracker, shutdown }
+        let presence = RedisBroker::start(options, recorder, metrics, &tracker, shutdown.clone()).unwrap();
+        Self { presence, server: None, _many: None, tracker, shutdown }
     }
 
     fn server(&self) -> &RedisServer {
@@ -139,6 +149,12 @@ macro_rules! with_every_store {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
                 super::$test(super::Store::redis()).await;
+            })*
+        }
+        mod over_a_cluster {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test(super::Store::cluster()).await;
             })*
         }
     };

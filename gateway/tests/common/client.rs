@@ -121,8 +121,13 @@ impl Client {
 
     /// The next message, as JSON. Pings of the protocol are `{}`. Panics when the connection ends.
     pub async fn next(&mut self) -> Value {
+        self.next_within(PATIENCE).await
+    }
+
+    /// The same for a message that may take so long.
+    pub async fn next_within(&mut self, patience: Duration) -> Value {
         loop {
-            let frame = self.frame().await.expect("the connection goes on");
+            let frame = self.frame_within(patience).await.expect("the connection goes on");
             match frame.opcode {
                 1 => return serde_json::from_slice(&frame.payload).expect("one JSON text in each frame"),
                 8 => panic!("closed: {:?}", close(&frame)),
@@ -148,12 +153,16 @@ impl Client {
 
     /// The next frame; nothing when the connection ended.
     pub async fn frame(&mut self) -> Option<Frame> {
+        self.frame_within(PATIENCE).await
+    }
+
+    async fn frame_within(&mut self, patience: Duration) -> Option<Frame> {
         loop {
             if let Some((frame, length)) = parse(&self.read) {
                 self.read.drain(..length);
                 return Some(frame);
             }
-            if !timeout(PATIENCE, self.fill()).await.expect("something comes in time") {
+            if !timeout(patience, self.fill()).await.expect("something comes in time") {
                 return None;
             }
         }

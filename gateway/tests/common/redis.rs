@@ -15,6 +15,8 @@ use std::{
 };
 
 const READY: Duration = Duration::from_secs(20);
+/// The configuration of a sentinel, which it writes to itself.
+const SENTINEL: &str = "sentinel.conf";
 
 /// Where the server listens.
 #[derive(Clone, Debug)]
@@ -48,6 +50,15 @@ impl RedisServer {
         Self::place(Place::Unix, &[])
     }
 
+    /// Starts a sentinel with these lines in its configuration.
+    pub(crate) fn start_sentinel(lines: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(dir.path().join(SENTINEL), lines).expect("the directory is ours");
+        let mut server = Self { child: None, place: Place::Tcp(free_port()), dir, arguments: Vec::new() };
+        server.restart();
+        server
+    }
+
     /// Starts a server that speaks TLS only, as `localhost`, with a certificate of an authority of its own.
     pub(crate) fn start_tls() -> Self {
         Self::place(Place::Tls(free_port()), &[])
@@ -68,6 +79,9 @@ impl RedisServer {
     pub(crate) fn restart(&mut self) {
         self.kill();
         let mut command = Command::new(program());
+        if self.dir.path().join(SENTINEL).exists() {
+            command.arg(self.dir.path().join(SENTINEL)).arg("--sentinel");
+        }
         command.args(["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--dir"]).arg(self.dir.path());
         match self.place {
             Place::Tcp(port) => command.arg("--port").arg(port.to_string()),
