@@ -1,8 +1,5 @@
-//! Every order in which a room can be spoken in, heard through the broker, delivered, entered and compared with its history:
-//! each order is played on the real room, step by step, and at the end everybody has been told everything once and in order,
-//! or was told that something is missing.
-
-#![cfg(test)]
+//! A room with somebody who sits in it, somebody who enters, and a comparison with the history: which steps are possible, what
+//! each does, and what everybody must have been told at the end. Knows nothing of which order is played.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -12,8 +9,8 @@ use roomcast_shared::{
     protocol::reply::{Push, Reply},
 };
 
-use super::{
-    Aside, GroupKey, Jobs, Mail, Outbox, Room, Seat, SeatId, SlowPolicy, Wire,
+use crate::hub::{
+    Aside, Jobs, Mail, Outbox, Room, Seat, SeatId, Wire,
     fanout::{hand_out, hand_to_late},
     joined::Joined,
     outbox::tests::Script,
@@ -23,63 +20,8 @@ use super::{
     testing::{Listener, at, kept, listener, seat},
 };
 
-/// Which of the possible steps is taken at each place, and how many there were.
-#[derive(Default)]
-struct Order {
-    choices: Vec<(usize, usize)>,
-    at: usize,
-}
-
-impl Order {
-    fn choose(&mut self, possible: usize) -> usize {
-        if self.at == self.choices.len() {
-            self.choices.push((0, possible));
-        }
-        let (choice, known) = self.choices[self.at];
-        assert_eq!(known, possible, "the same steps lead to the same state");
-        self.at += 1;
-        choice
-    }
-
-    /// The next order; `false` after the last.
-    fn next(&mut self) -> bool {
-        self.at = 0;
-        while let Some((choice, possible)) = self.choices.pop() {
-            if choice + 1 < possible {
-                self.choices.push((choice + 1, possible));
-                return true;
-            }
-        }
-        false
-    }
-}
-
-/// Plays all orders of a world and says how many there are.
-fn play_all(make: impl Fn() -> World) -> usize {
-    let mut order = Order::default();
-    let mut count = 0;
-    loop {
-        let mut world = make();
-        let mut steps = Vec::new();
-        loop {
-            let possible = world.possible();
-            if possible.is_empty() {
-                break;
-            }
-            let step = possible[order.choose(possible.len())];
-            steps.push(step);
-            world.take(step);
-        }
-        world.assert_told(&steps);
-        count += 1;
-        if !order.next() {
-            return count;
-        }
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Step {
+pub(super) enum Step {
     /// Somebody says something: it is in the history, and on its way.
     Publish,
     /// The broker hands over, or loses, what is longest on its way.
@@ -102,7 +44,7 @@ enum Delivery {
 }
 
 /// How far the newcomer has come.
-enum Newcomer {
+pub(super) enum Newcomer {
     Nobody,
     Outside,
     Aside(Aside),
@@ -114,7 +56,7 @@ enum Newcomer {
 }
 
 /// How far a comparison has come.
-enum Comparison {
+pub(super) enum Comparison {
     Waits,
     Asked(Option<Position>),
     /// The history has answered; what was on its way then is waited for.
@@ -122,26 +64,26 @@ enum Comparison {
     Over,
 }
 
-struct World {
-    room: Arc<Room>,
+pub(super) struct World {
+    pub(super) room: Arc<Room>,
     to_say: u64,
     said: u64,
     on_its_way: VecDeque<Event>,
-    loses: bool,
-    may_lose: usize,
+    pub(super) loses: bool,
+    pub(super) may_lose: usize,
     /// A run is begun and handed out in one step, where that makes too many orders otherwise.
-    coarse: bool,
+    pub(super) coarse: bool,
     delivery: Delivery,
-    newcomer: Newcomer,
+    pub(super) newcomer: Newcomer,
     /// How often the newcomer leaves and comes back over the same outbox, and whether it waits as sessions do for what is
     /// still on its way to it.
-    returns: usize,
-    waits: bool,
+    pub(super) returns: usize,
+    pub(super) waits: bool,
     /// The place from which on it has to hear everything, once it was in the room.
     since: Option<u64>,
     entering: Listener,
-    seat: Seat,
-    comparison: Comparison,
+    pub(super) seat: Seat,
+    pub(super) comparison: Comparison,
     /// How many arrivals the comparison still waits for.
     behind: usize,
     resident: Listener,
@@ -155,7 +97,7 @@ fn said(offset: u64) -> Event {
 impl World {
     /// A room in which one seat with a position and one without sit from the beginning, `before` publications were heard, and
     /// `to_say` come.
-    fn new(jobs: &Arc<Jobs>, before: u64, to_say: u64) -> Self {
+    pub(super) fn new(jobs: &Arc<Jobs>, before: u64, to_say: u64) -> Self {
         let room = Arc::new(Room::new(Arc::from("room"), jobs.clone()));
         let (entering, resident, plain) = (listener(), listener(), listener());
         let positioned = Seat { positioned: true, ..seat(&resident) };
@@ -193,7 +135,7 @@ impl World {
         world
     }
 
-    fn possible(&self) -> Vec<Step> {
+    pub(super) fn possible(&self) -> Vec<Step> {
         let comparing = match self.comparison {
             // What is lost after the last comparison is told by the next one only.
             Comparison::Waits => !self.loses || (self.to_say == 0 && self.on_its_way.is_empty()),
@@ -218,7 +160,7 @@ impl World {
         steps.into_iter().filter(|(_, possible)| *possible).map(|(step, _)| step).collect()
     }
 
-    fn take(&mut self, step: Step) {
+    pub(super) fn take(&mut self, step: Step) {
         match step {
             Step::Publish => {
                 self.to_say = self.to_say.saturating_sub(1);
@@ -319,7 +261,7 @@ impl World {
     }
 
     /// At the end everybody has been told what there is, or that something is missing.
-    fn assert_told(&self, steps: &[Step]) {
+    pub(super) fn assert_told(&self, steps: &[Step]) {
         let reached = match self.newcomer {
             Newcomer::Nobody => self.said,
             Newcomer::Inside(_) => self.since.expect("it took a seat"),
@@ -361,87 +303,4 @@ fn offsets(outbox: &Outbox<Script>) -> Vec<u64> {
     let numbers = said.split(r#""offset":"#).skip(1);
     let number = |text: &str| text.split(|byte: char| !byte.is_ascii_digit()).next().and_then(|text| text.parse().ok());
     numbers.map(|text| number(text).expect("a number")).collect()
-}
-
-#[test]
-fn whoever_enters_while_others_speak_hears_everything_once_and_in_order() {
-    let jobs = Arc::new(Jobs::idle());
-    for (before, to_say) in [(0, 2), (1, 2)] {
-        let count = play_all(|| World::new(&jobs, before, to_say));
-        println!("{before} before, {to_say} said: {count} orders");
-        assert!(count > 1000, "{count} orders are too few");
-    }
-}
-
-/// A world in which the newcomer leaves once, and comes back over the same outbox.
-fn returning(jobs: &Arc<Jobs>, to_say: u64, waits: bool) -> World {
-    let mut world = World::new(jobs, 1, to_say);
-    while !matches!(world.newcomer, Newcomer::Inside(_)) {
-        world.take(Step::Enter);
-    }
-    (world.returns, world.waits) = (1, waits);
-    world
-}
-
-#[test]
-fn whoever_leaves_and_comes_back_hears_everything_once_and_in_order() {
-    let jobs = Arc::new(Jobs::idle());
-    for to_say in [1, 2] {
-        let count = play_all(|| World { coarse: to_say > 1, ..returning(&jobs, to_say, true) });
-        println!("{to_say} said: {count} orders");
-        assert!(count > 100, "{count} orders are too few");
-    }
-}
-
-/// The orders show it: what is under way when a seat is given up still comes, and comes twice where it is recovered before.
-#[test]
-#[should_panic(expected = "after 1: [")]
-fn whoever_comes_back_without_waiting_may_hear_something_twice() {
-    let jobs = Arc::new(Jobs::idle());
-    play_all(|| returning(&jobs, 1, false));
-}
-
-#[test]
-fn the_same_holds_for_one_that_takes_deltas() {
-    let jobs = Arc::new(Jobs::idle());
-    let count = play_all(|| {
-        let mut world = World::new(&jobs, 1, 2);
-        world.seat.group = world.room.group(GroupKey { filter: None, delta: true }).expect("there are few");
-        world.seat.slow = SlowPolicy::Latest;
-        world
-    });
-    assert!(count > 1000, "{count} orders are too few");
-}
-
-#[test]
-fn a_comparison_at_any_time_takes_nobody_out_who_has_heard_everything() {
-    let jobs = Arc::new(Jobs::idle());
-    for newcomer in [false, true] {
-        let count = play_all(|| {
-            let mut world = World::new(&jobs, 1, if newcomer { 1 } else { 2 });
-            world.comparison = Comparison::Waits;
-            world.coarse = newcomer;
-            if !newcomer {
-                world.newcomer = Newcomer::Nobody;
-            }
-            world
-        });
-        println!("{count} orders");
-        assert!(count > 1000, "{count} orders are too few");
-    }
-}
-
-#[test]
-fn whatever_is_lost_on_the_way_is_told_at_the_latest_by_the_comparison() {
-    let jobs = Arc::new(Jobs::idle());
-    for before in [0, 1] {
-        let count = play_all(|| {
-            let mut world = World::new(&jobs, before, 1);
-            (world.loses, world.may_lose, world.coarse) = (true, 1, true);
-            world.comparison = Comparison::Waits;
-            world
-        });
-        println!("{before} before: {count} orders");
-        assert!(count > 1000, "{count} orders are too few");
-    }
 }
