@@ -373,3 +373,89 @@ async fn the_secret_of_a_session_means_that_session_alone() {
         place.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_others_see_and_how_long_it_lasts_is_said_anew_by_refresh() {
+    for place in Place::both().await {
+        let (mut client, id) = connect(place.holding(), "ann").await;
+        let own = json!({"presence": {"value": true}});
+        let request = json!({"client": id, "channel": "lobby", "info": {"seat": 4}, "data": [1], "override": own});
+        place.done("subscribe", request).await;
+        assert_eq!(client.next().await["push"]["subscribe"], json!({"data": [1]}));
+        let seen = async |wanted: Value| {
+            let place_of = format!("/result/presence/{id}");
+            until(&place.asked, "presence", json!({"channel": "lobby"}), |answer| {
+                answer.pointer(&place_of).is_some_and(|one| *one == wanted)
+            })
+            .await
+        };
+        seen(json!({"user": "ann", "client": id, "chan_info": {"seat": 4}})).await;
+        place.done("refresh", json!({"client": id, "expire_at": from_now(600), "info": {"name": "Ann"}})).await;
+        let refresh = client.next().await["push"]["refresh"].clone();
+        assert_eq!(refresh["expires"], true, "{refresh}");
+        assert!(refresh["ttl"].as_u64().is_some_and(|ttl| (500..=600).contains(&ttl)), "{refresh}");
+        seen(json!({"user": "ann", "client": id, "conn_info": {"name": "Ann"}, "chan_info": {"seat": 4}})).await;
+        drop(client);
+        place.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unsubscribe_without_a_room_means_all_of_them() {
+    for place in Place::both().await {
+        let (mut client, id) = connect(place.holding(), "ann").await;
+        let (mut other, _) = connect(place.holding(), "ann").await;
+        for room in ["one", "two", "three"] {
+            client.subscribe(room).await;
+            other.subscribe(room).await;
+        }
+        place.done("unsubscribe", json!({"user": "ann", "client": id})).await;
+        let mut left = Vec::new();
+        for _ in 0..3 {
+            let push = client.next().await["push"].clone();
+            assert_eq!(push["unsubscribe"]["code"], 2000, "{push}");
+            left.push(push["channel"].as_str().expect("a room").to_owned());
+        }
+        left.sort();
+        assert_eq!(left, ["one", "three", "two"]);
+        place.asked.publish("one", &json!(1)).await;
+        assert_eq!(other.hear("one").await, json!(1), "the other connection of the user is not meant");
+        drop((client, other));
+        place.stop().await;
+    }
+}
+
+/// What was decided before a node started holds there as well: it reads that before it lets anybody in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_starts_later_knows_who_is_revoked_and_blocked() {
+    let redis = RedisServer::start();
+    let settings = format!("{SETTINGS}redis.url = {:?}", redis.url());
+    let first = Gateway::open(&settings);
+    first.ready().await;
+    let decisions = [
+        ("revoke_token", json!({"jti": "t1", "ttl": 600})),
+        ("invalidate_user_tokens", json!({"user": "ben", "issued_before": 1000, "ttl": 600})),
+        ("block_user", json!({"user": "cid"})),
+    ];
+    for (method, request) in decisions {
+        assert_eq!(first.api(method, &request).await, (200, json!({"result": {}})), "{method}");
+    }
+    first.stop().await;
+    let later = Gateway::open(&settings);
+    later.ready().await;
+    let cases = [
+        (json!({"sub": "ann", "jti": "t1"}), Some(3500)),
+        (json!({"sub": "ann", "jti": "t2"}), None),
+        (json!({"sub": "ben", "iat": 999}), Some(3500)),
+        (json!({"sub": "ben", "iat": 1000}), None),
+        (json!({"sub": "cid", "iat": LATE}), Some(3503)),
+    ];
+    for (claims, wanted) in cases {
+        let mut client = Client::open(later.clients).await;
+        client.send(&json!({"id": 1, "connect": {"token": token(&claims)}}).to_string()).await;
+        let first = client.frame().await.expect("an answer");
+        let code = (first.opcode == 8).then(|| common::client::close(&first).0);
+        assert_eq!(code, wanted, "{claims}");
+    }
+    later.stop().await;
+}
