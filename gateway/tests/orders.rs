@@ -176,10 +176,11 @@ async fn who_is_revoked_or_blocked_goes_and_does_not_come_back() {
     tokio::time::timeout(common::PATIENCE, back).await.expect("dan may come again");
 }
 
-/// Has a client be told all of these while Redis holds what it said in the room `r`, and gives it afterwards.
-async fn told_while_it_speaks(orders: &[&str]) -> (RedisServer, Gateway, Client) {
+/// Has a client that may be in two rooms be told all of these while Redis holds what it said in the room `r`, and gives it
+/// afterwards.
+async fn told_while_it_speaks(orders: &[[&str; 2]]) -> (RedisServer, Gateway, Client) {
     let redis = RedisServer::start();
-    let settings = "redis.io_timeout = \"30s\"\nrooms.allow_publish_for_client = true\n";
+    let settings = "redis.io_timeout = \"30s\"\nrooms.allow_publish_for_client = true\nclient.channel_limit = 2\n";
     let node = Gateway::open(&format!("redis.url = {:?}\n{settings}", redis.url()));
     node.ready().await;
     let mut ann = Client::connected(node.clients, "ann").await;
@@ -187,7 +188,7 @@ async fn told_while_it_speaks(orders: &[&str]) -> (RedisServer, Gateway, Client)
     ann.send(&json!({"id": 90, "publish": {"channel": "r", "data": 0}}).to_string()).await;
     // It is answered at once: what came before it has begun.
     ann.ask(json!({"unsubscribe": {"channel": "elsewhere"}})).await;
-    let told = orders.iter().map(|order| json!({*order: {"user": "ann", "channel": "r"}}));
+    let told = orders.iter().map(|[order, room]| json!({*order: {"user": "ann", "channel": room}}));
     let last = json!({"refresh": {"user": "ann", "expire_at": 4_000_000_000_u64}});
     let commands: Vec<_> = told.chain([last]).collect();
     let batch = json!({"parallel": true, "commands": commands});
@@ -202,7 +203,7 @@ async fn told_while_it_speaks(orders: &[&str]) -> (RedisServer, Gateway, Client)
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_put_in_twice_while_it_speaks_hears_everything_once() {
-    let (_redis, node, mut ann) = told_while_it_speaks(&["subscribe", "subscribe"]).await;
+    let (_redis, node, mut ann) = told_while_it_speaks(&[["subscribe", "r"]; 2]).await;
     push(&mut ann, "subscribe").await;
     for data in 1..=2 {
         node.publish("r", &json!(data)).await;
@@ -220,8 +221,19 @@ async fn who_is_put_in_twice_while_it_speaks_hears_everything_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_put_in_and_out_while_it_speaks_is_out() {
-    let (_redis, node, mut ann) = told_while_it_speaks(&["subscribe", "unsubscribe"]).await;
+    let (_redis, node, mut ann) = told_while_it_speaks(&[["subscribe", "r"], ["unsubscribe", "r"]]).await;
     push(&mut ann, "subscribe").await;
     assert_eq!(push(&mut ann, "unsubscribe").await, json!({"code": 2000, "reason": "server unsubscribe"}));
     assert_eq!(node.count("roomcast_subscriptions").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_entering_rooms_is_not_put_into_more_than_it_may_be_in() {
+    let rooms = ["r", "s", "t"].map(|room| ["subscribe", room]);
+    let (_redis, node, mut ann) = told_while_it_speaks(&rooms).await;
+    push(&mut ann, "subscribe").await;
+    push(&mut ann, "subscribe").await;
+    node.publish("s", &json!(1)).await;
+    assert_eq!(ann.hear("s").await, json!(1));
+    assert_eq!(node.count("roomcast_subscriptions").await, 2);
 }

@@ -70,7 +70,7 @@ impl Session {
     }
 
     fn entry_of(&self, order: Subscribe) -> Result<Entry, &'static str> {
-        if self.subscriptions.len() >= self.context.settings.client.channel_limit as usize {
+        if self.is_in_enough_rooms() {
             return Err("the client is in as many rooms as it may be");
         }
         let (_, rules) = self.context.rules_of(&order.room).map_err(|_| "no room can have that name")?;

@@ -69,11 +69,16 @@ impl Session {
         if self.place_of(room).is_some() {
             return Err(ErrorCode::ALREADY_SUBSCRIBED);
         }
-        let entering = self.pending.as_ref().map_or(0, |pending| pending.subscribing());
-        if self.subscriptions.len() + entering >= self.context.settings.client.channel_limit as usize {
+        if self.is_in_enough_rooms() {
             return Err(ErrorCode::LIMIT_EXCEEDED);
         }
         Ok(())
+    }
+
+    /// Whether the client is in as many rooms as it may be, or will be when it has entered those it is entering.
+    pub(super) fn is_in_enough_rooms(&self) -> bool {
+        let entering = self.pending.as_ref().map_or(0, |pending| pending.subscribing());
+        self.subscriptions.len() + entering >= self.context.settings.client.channel_limit as usize
     }
 
     /// What a client that may enter is granted there.
