@@ -329,6 +329,26 @@ async fn nothing_of_a_room_comes_after_the_answer_to_leaving_it() {
     node.stop().await;
 }
 
+/// While the commands of a frame run, what is said in rooms waits for their replies; it must not come after the one that says
+/// that the client has left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_and_goes_in_one_frame_hears_between_the_answers_what_was_said_between() {
+    let node = Gateway::open("rooms.join_leave = true\nrooms.force_push_join_leave = true");
+    let mut client = Client::connected(node.clients, "ann").await;
+    let enter = |id: u32| json!({"id": id, "subscribe": {"channel": "told"}});
+    let leave = |id: u32| json!({"id": id, "unsubscribe": {"channel": "told"}});
+    client.send(&format!("{}\n{}\n{}\n{}", enter(901), leave(902), enter(903), leave(904))).await;
+    let mut heard = Vec::new();
+    while heard.last() != Some(&"904".to_owned()) {
+        let message = client.next().await;
+        let is_join = message["push"]["join"]["info"]["user"] == "ann";
+        heard.push(if is_join { "join".to_owned() } else { message["id"].to_string() });
+    }
+    assert_eq!(heard, ["901", "join", "902", "903", "join", "904"]);
+    drop(client);
+    node.stop().await;
+}
+
 /// The code a subscribe is refused with; 0 where it is not.
 async fn refusal(client: &mut Client, room: &str) -> u64 {
     let reply = client.ask(json!({"subscribe": {"channel": room}})).await;
