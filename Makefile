@@ -67,12 +67,13 @@ binaries: ## Programs and tests, unoptimised
 unit: tools ## Rust tests, with a real Redis
 	cargo test --workspace --locked --no-fail-fast
 
-# Each run has a seed of its own and says which; a failure repeats with `make oracle ROOMCAST_ORACLE_SEED=...`.
+# Each run has a seed of its own and says which. `make oracle ROOMCAST_ORACLE_SEED=...` repeats its plan: what is killed and cut
+# when, and the habits of clients. How threads and sockets come in between is not repeated: a failure may need several runs.
 oracle: export ROOMCAST_ORACLE_SECONDS ?= 120
-oracle: tools ## Two minutes of nodes, Redis and connections that are killed, and nobody misses a publication unawares
+oracle: tools ## Two minutes of nodes, Redis and connections that are killed at random, and nobody misses a publication unawares
 	cargo test --package roomcast --locked --test oracle -- --nocapture everybody
 
-stores: tools ## The tests of history, presence and recovery over Redis 6.2, Valkey 8 and Valkey 9
+stores: tools ## The tests of history, presence and recovery over Redis 6.2 and 8.2, Valkey 8 and Valkey 9
 	scripts/stores.sh
 
 release: ## Programs as they are shipped

@@ -172,11 +172,15 @@ impl Ledger {
             if now.furthest > top.offset {
                 faults.push(format!("{} was answered, and the room stands at {top}", now.furthest));
             }
-            // Where somebody has seen all of it, whatever was confirmed has to be there.
+            // Where somebody has seen all of it, whatever was confirmed has to be there. How often that is so is counted.
             if now.said.len() as u64 == top.offset {
-                let of_now = locked.confirmed.iter().filter(|(_, era)| *era == losses);
-                let missing = of_now.filter(|(said, _)| !now.places.contains_key(said));
+                let of_now: Vec<_> = locked.confirmed.iter().filter(|(_, era)| *era == losses).collect();
+                self.count("rooms that were seen whole", 1);
+                self.count("confirmed words of clients that were looked for", of_now.len() as u64);
+                let missing = of_now.into_iter().filter(|(said, _)| !now.places.contains_key(said));
                 faults.extend(missing.map(|(said, _)| format!("{said} was confirmed, and is nowhere")));
+            } else {
+                self.count("rooms of which nobody saw everything", 1);
             }
         }
         drop(locked);

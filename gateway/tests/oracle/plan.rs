@@ -1,5 +1,5 @@
-//! What is to befall nodes and store, and when: made from a seed alone, so that the same seed is the same plan. Knows nobody
-//! who carries it out.
+//! What is to befall nodes and store, and when: made from a seed alone, so that the same seed is the same plan; what
+//! nodes and clients are doing at these times is not part of it. Knows nobody who carries it out.
 
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     /// It stands still, and its connections stay open.
     PauseStore,
     ResumeStore,
+    /// One connection of some node to the store is cut, while both go on: which of them this number chooses.
+    CutLink(usize),
 }
 
 /// What happens at which time after the begin, in order.
@@ -45,6 +47,11 @@ pub(crate) fn plan(seed: u64, length: Duration, nodes: usize) -> Vec<(Duration, 
         (Fault::KillStore, Fault::StartStore),
     ];
     track(&mut plan, &mut rng, &pairs, length, (2.0 * pace, 8.0 * pace));
+    let mut at = rng.random_range(0.2..2.0 * pace);
+    while at < length {
+        plan.push((Duration::from_secs_f64(at), Fault::CutLink(rng.random_range(0..1_000))));
+        at += rng.random_range(0.5 * pace..3.0 * pace);
+    }
     plan.sort_by_key(|(at, _)| *at);
     plan
 }
@@ -76,6 +83,6 @@ fn the_short_plan_leaves_nothing_out_and_is_always_the_same() {
     use std::collections::HashSet;
     let short = plan(crate::SHORT_SEED, crate::SHORT_LENGTH, 2);
     let kinds: HashSet<_> = short.iter().map(|(_, fault)| std::mem::discriminant(fault)).collect();
-    assert_eq!(kinds.len(), 8, "{short:?}");
+    assert_eq!(kinds.len(), 9, "{short:?}");
     assert_eq!(short, plan(crate::SHORT_SEED, crate::SHORT_LENGTH, 2));
 }

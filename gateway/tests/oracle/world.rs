@@ -21,6 +21,8 @@ pub(crate) struct World {
     redis: RedisServer,
     processes: Vec<Option<Process>>,
     settings: NamedTempFile,
+    /// The store is neither down nor paused.
+    answers: bool,
     /// What nodes logged that are no more.
     logs: Vec<String>,
 }
@@ -33,7 +35,8 @@ impl World {
         let settings = format!("redis.url = {:?}\napi.key = {KEY:?}\n{settings}", redis.url());
         std::fs::write(file.path(), settings).expect("it can be written");
         let processes = (0..nodes).map(|_| None).collect();
-        let mut world = Self { nodes: Arc::default(), redis, processes, settings: file, logs: Vec::new() };
+        let mut world =
+            Self { nodes: Arc::default(), redis, processes, settings: file, answers: true, logs: Vec::new() };
         (0..nodes).for_each(|node| world.start_node(node));
         world
     }
@@ -46,8 +49,13 @@ impl World {
             if !ledger.faults().is_empty() {
                 break;
             }
-            ledger.count(&format!("{fault:?}"), 1);
-            block_in_place(|| self.befall(*fault));
+            match fault {
+                Fault::CutLink(number) => block_in_place(|| self.cut_link(*number, ledger)),
+                fault => {
+                    ledger.count(&format!("{fault:?}"), 1);
+                    block_in_place(|| self.befall(*fault));
+                }
+            }
         }
         block_in_place(|| self.heal());
     }
@@ -66,6 +74,32 @@ impl World {
             }
             Fault::PauseStore => self.redis.pause(),
             Fault::ResumeStore => self.redis.resume(),
+            Fault::CutLink(_) => unreachable!("it is no matter of processes"),
+        }
+        self.answers = match fault {
+            Fault::KillStore | Fault::PauseStore => false,
+            Fault::StartStore | Fault::StartStoreEmpty | Fault::ResumeStore => true,
+            _ => self.answers,
+        };
+    }
+
+    /// Has the store close one of the connections it has; nothing while it does not answer.
+    fn cut_link(&self, number: usize, ledger: &Ledger) {
+        if !self.answers {
+            return;
+        }
+        let list = self.redis.command(&["CLIENT", "LIST"]).concat();
+        // Not the one that asks here.
+        let links: Vec<_> = list.lines().filter(|line| !line.contains(" cmd=client")).collect();
+        if links.is_empty() {
+            return;
+        }
+        let link = links[number % links.len()];
+        let id = link.split(' ').find_map(|field| field.strip_prefix("id=")).expect("each has one");
+        if self.redis.command(&["CLIENT", "KILL", "ID", id]) == ["1"] {
+            let kind = if link.contains(" sub=0 ") { "asks" } else { "hears" };
+            ledger.count("links to the store cut", 1);
+            ledger.count(&format!("links to the store cut: one that {kind}"), 1);
         }
     }
 
