@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Client, Gateway, PATIENCE, Value, json, redis::RedisServer};
+use common::{Client, Gateway, PATIENCE, Process, Value, json, redis::RedisServer};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -640,4 +640,53 @@ async fn a_password_is_used_and_a_wrong_one_heals_when_redis_takes_it() {
     drop(client);
     right.stop().await;
     wrong.stop().await;
+}
+
+/// Nobody says of the clients of a process that was killed that they are gone: they are present as long as their last renewal
+/// holds, and no longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_a_killed_process_are_present_until_their_time_is_over() {
+    const TTL: Duration = Duration::from_secs(4);
+    let redis = RedisServer::start();
+    let toml = "rooms.presence = true\nchannel.presence_ttl = \"4s\"\nchannel.presence_update_interval = \"500ms\"";
+    let node = node(&redis, toml).await;
+    let url = redis.url();
+    let settings = [
+        ("redis.url", url.as_str()),
+        ("log.format", "json"),
+        ("rooms.presence", "true"),
+        ("channel.presence_ttl", "4s"),
+        ("channel.presence_update_interval", "500ms"),
+    ];
+    let mut process = Process::start(&settings);
+    let stays = Client::subscribed(node.clients, "ann", "lobby").await;
+    let mut goes = Vec::new();
+    for user in ["ben", "cem", "dan"] {
+        // The process may not hear Redis yet.
+        goes.push(loop {
+            let mut client = Client::connected(process.clients, user).await;
+            if client.ask(json!({"subscribe": {"channel": "lobby"}})).await["error"].is_null() {
+                break client;
+            }
+        });
+    }
+    let entered = Instant::now();
+    assert_eq!(present(&node).await, 4);
+    tokio::time::sleep_until((entered + TTL).into()).await;
+    assert_eq!(present(&node).await, 4, "they are renewed");
+    process.signal("KILL");
+    process.ended();
+    let killed = Instant::now();
+    let count = present(&node).await;
+    assert!(count == 4 || killed.elapsed() > TTL / 2, "{count} are left at once: somebody took them out");
+    tokio::time::sleep_until((killed + TTL).into()).await;
+    assert_eq!(present(&node).await, 1, "no renewal is newer than the end of the process");
+    drop((stays, goes));
+    node.stop().await;
+}
+
+/// How many clients are in the lobby.
+async fn present(node: &Gateway) -> u64 {
+    let (_, answer) = node.api("presence_stats", &json!({"channel": "lobby"})).await;
+    answer["result"]["num_clients"].as_u64().unwrap_or_else(|| panic!("{answer}"))
 }

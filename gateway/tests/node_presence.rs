@@ -60,13 +60,6 @@ async fn until_members(node: &Node, room: &str, wanted: &[&str]) {
     }
 }
 
-/// How often clients of Redis have run a script.
-fn scripts_run(server: &RedisServer) -> u32 {
-    let stats = server.command(&["INFO", "commandstats"]).concat();
-    let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
-    line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_is_present_on_every_node_until_it_leaves() {
     let server = RedisServer::start();
@@ -228,19 +221,19 @@ async fn a_round_of_renewals_is_a_call_for_each_room_and_500_members() {
         there.push(answer.wait().await.unwrap());
     }
     server.command(&["FLUSHALL"]);
-    let before = scripts_run(&server);
+    let before = server.scripts_run();
     let begin = Instant::now();
-    while scripts_run(&server) < before + 21 {
-        assert!(begin.elapsed() < DEADLINE, "{} of 21 calls", scripts_run(&server) - before);
+    while server.scripts_run() < before + 21 {
+        assert!(begin.elapsed() < DEADLINE, "{} of 21 calls", server.scripts_run() - before);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(begin.elapsed() >= interval / 3, "spread, and not within {:?}", begin.elapsed());
     tokio::time::sleep(interval).await;
     let rounds = u32::try_from(begin.elapsed().as_millis() / interval.as_millis()).unwrap() + 2;
     assert!(
-        scripts_run(&server) - before <= 21 * rounds + 18,
+        server.scripts_run() - before <= 21 * rounds + 18,
         "{} calls in {rounds} rounds",
-        scripts_run(&server) - before
+        server.scripts_run() - before
     );
     assert_eq!(count(&one.node, "large").await, (1_200, 1));
     drop(there);

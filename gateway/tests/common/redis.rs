@@ -167,6 +167,13 @@ impl RedisServer {
         self.try_commands(commands).expect("the server answers")
     }
 
+    /// How often clients have run a script.
+    pub(crate) fn scripts_run(&self) -> u32 {
+        let stats = self.command(&["INFO", "commandstats"]).concat();
+        let line = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+        line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
+    }
+
     fn try_commands(&self, commands: &[&[&str]]) -> std::io::Result<Vec<Vec<String>>> {
         match self.place {
             Place::Tcp(port) => exchange(TcpStream::connect(("127.0.0.1", port))?, commands),
