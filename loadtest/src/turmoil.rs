@@ -40,7 +40,9 @@ pub struct Storm {
     pub percent: u32,
     /// When, after publishing began.
     pub from: Duration,
-    /// Over which time they come back.
+    /// How long the first of them stays away.
+    pub away: Duration,
+    /// Over which time they come back then.
     pub over: Duration,
 }
 
@@ -85,6 +87,11 @@ impl Turmoil {
 }
 
 impl Storm {
+    /// When, after publishing began, the first of them may come back.
+    pub fn end(&self) -> Duration {
+        self.from + self.away
+    }
+
     /// Whether client `number` is one of those that break.
     pub fn hits(&self, number: u32) -> bool {
         is_among(number, 2, self.percent)
@@ -114,6 +121,7 @@ mod tests {
             let (slow, all) = in_first.fold((0, 0), |(slow, all), n| (slow + u32::from(turmoil.is_slow(n)), all + 1));
             assert!((150..250).contains(&(1000 * slow / all)), "{slow} of {all}");
         }
-        assert!((0..1000).all(|n| Storm { percent: 100, from: Duration::ZERO, over: Duration::ZERO }.hits(n)));
+        let whole = Storm { percent: 100, from: Duration::ZERO, away: Duration::ZERO, over: Duration::ZERO };
+        assert!((0..1000).all(|n| whole.hits(n)));
     }
 }

@@ -73,6 +73,18 @@ fn recovered_clients_hear_everything() {
 }
 
 #[test]
+fn who_stays_away_recovers_what_was_said_meanwhile() {
+    let node = Node::start("history_size = 1000\nhistory_ttl = '60s'\nallow_recovery = true\nallow_positioning = true");
+    // All break at 2 s, a hundred messages are said in ten rooms from 2.9 s on, and all come back at 5.5 s.
+    let said = ["--rate", "0", "--spike", "500", "--spike-for", "200ms", "--duration", "6s"];
+    let figures = figures("recovery", &node.url(), &[&said[..], &["--storm-away", "3500ms"]].concat());
+    nothing_is_wrong(&figures);
+    assert_eq!((count(&figures, "/returns/recovered"), count(&figures, "/deliveries/recovered")), (60, 600));
+    let after = count(&figures, "/back_after");
+    assert!(after < 3_500_000_000, "the time of being away is not in it: {after}");
+}
+
+#[test]
 fn what_cannot_be_recovered_is_told() {
     let node = Node::start("history_size = 1\nhistory_ttl = '60s'\nallow_recovery = true\nallow_positioning = true");
     let figures = figures("recovery", &node.url(), &["--storm-over", "1s", "--rate", "400"]);

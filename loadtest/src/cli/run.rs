@@ -75,7 +75,10 @@ pub struct RunArgs {
     /// How many of a hundred connections break at once, after a third of --duration
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub storm: Option<u32>,
-    /// Over which time those come back; 0s lets all come at once
+    /// How long those stay away before the first comes back
+    #[arg(long, default_value = "0s", value_parser = units::duration)]
+    pub storm_away: Duration,
+    /// Over which time they come back then; 0s lets all come at once
     #[arg(long, default_value = "0s", value_parser = units::duration)]
     pub storm_over: Duration,
     /// Clients whose connection the server ends come back, at another server if there is one
@@ -138,10 +141,10 @@ impl RunArgs {
     }
 
     fn turmoil(&self) -> Turmoil {
-        let (from, over) = (self.load.duration / 3, self.storm_over);
+        let (from, away, over) = (self.load.duration / 3, self.storm_away, self.storm_over);
         Turmoil {
             churn: self.churn,
-            storm: self.storm.map(|percent| Storm { percent, from, over }),
+            storm: self.storm.map(|percent| Storm { percent, from, away, over }),
             slow: self.slow.map(|percent| Slow { percent, bytes: self.slow_read }),
             asks: (self.ask > Rate(0)).then_some(Asks { rate: self.ask, question: self.question }),
             reconnect: self.reconnect,

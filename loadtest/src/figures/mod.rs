@@ -60,7 +60,7 @@ pub struct Figures {
     pub returns: Returns,
     /// Due time of coming back to the last opening reply.
     pub reconnect: Summary,
-    /// From the storm until the last one was back, nanoseconds; `None` without a storm.
+    /// From the end of the storm until the last one was back, nanoseconds; `None` without a storm.
     pub back_after: Option<u64>,
     /// Intended asking to its reply.
     pub ask: Summary,

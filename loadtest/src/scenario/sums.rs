@@ -72,7 +72,7 @@ impl Sums {
     ) -> Figures {
         let end = publish_start + clock::nanos(plan.duration);
         let total = published.total();
-        let storm = plan.turmoil.storm.map(|storm| publish_start + clock::nanos(storm.from));
+        let calm = plan.turmoil.storm.map(|storm| publish_start + clock::nanos(storm.end()));
         let any = |count: u64, rate: f64| if count == 0 { 0.0 } else { rate };
         Figures {
             connected: self.connected,
@@ -92,7 +92,7 @@ impl Sums {
             delivery_curve: self.delivery.curve(),
             raw: self.raw.summary(),
             raw_curve: self.raw.curve(),
-            back_after: storm.map(|storm| self.returns.last.saturating_sub(storm)),
+            back_after: calm.map(|calm| self.returns.last.saturating_sub(calm)),
             returns: self.returns,
             reconnect: self.reconnect.summary(),
             ask: self.ask.summary(),

@@ -132,7 +132,7 @@ impl Worker {
         self.books.unasked();
     }
 
-    /// Breaks many connections at once; they come back evenly over the time of the plan.
+    /// Breaks many connections at once; they stay away and then come back evenly over the times of the plan.
     fn storm(&mut self, now: u64) {
         let Some(storm) = self.plan.turmoil.storm else { return };
         let hit = |index: &usize| {
@@ -141,9 +141,9 @@ impl Worker {
             there && matches!(self.plan.role_of(number), Role::Client(_)) && storm.hits(number)
         };
         let hit: Vec<usize> = (0..self.connections.len()).filter(hit).collect();
-        let (over, count) = (clock::nanos(storm.over), hit.len().max(1) as u64);
+        let (back, over, count) = (now + clock::nanos(storm.away), clock::nanos(storm.over), hit.len().max(1) as u64);
         for (place, index) in (0..).zip(hit) {
-            self.leave(index, Leave::Abruptly, now + over / count * place);
+            self.leave(index, Leave::Abruptly, back + over / count * place);
         }
     }
 
