@@ -28,8 +28,8 @@ test: ## Everything: installs what is missing, then every check and test
 bench: ## Benchmarks of single paths: fan-out, and both ways through Redis
 	cargo bench --package roomcast
 
-figures: ## The figures of the README, measured on this machine (five minutes, wants it quiet)
-	scripts/figures.sh
+figures: ## The figures of the README, measured on this machine (eight minutes, wants it quiet); `FIGURES="idle chat"`
+	scripts/figures.sh $(FIGURES)
 
 million: ## A million connections on this machine, a quarter of an hour; `CONNECTIONS=20000 HOLD=30s` for fewer
 	scripts/million.sh $(if $(CONNECTIONS),--connections $(CONNECTIONS)) $(if $(HOLD),--hold $(HOLD))

@@ -1,6 +1,6 @@
 //! What one message costs the Redis broker, both ways, against a real redis-server: `cargo bench --bench broker`. Besides
-//! the time of a round, the CPU time of this process is told, since the server and this process share the machine. Knows
-//! only the contract of brokers.
+//! the time of a round, the CPU time of this process and of the server is told, since they share the machine, and what a
+//! history costs beside a plain publish. Knows only the contract of brokers.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails where what it needs fails")]
 #![allow(clippy::print_stdout, reason = "the CPU time is part of the outcome")]
@@ -155,18 +155,26 @@ fn load_script(server: &redis::RedisServer) -> String {
     server.command(&["SCRIPT", "LOAD", script]).concat()
 }
 
-/// User and system time of this process so far.
-fn cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+/// CPU time for each message, in microseconds.
+#[derive(Clone, Copy)]
+struct Cost {
+    own: f64,
+    redis: f64,
+}
+
+/// User and system time of a process so far.
+fn cpu(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
     // Fields 14 and 15 of proc(5), in hundredths of a second.
     let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().unwrap()).sum();
     Duration::from_millis(ticks * 10)
 }
 
-/// Runs one bench, and tells the CPU time of this process for each message.
-fn measure(criterion: &mut Criterion, name: &str, mut round: impl FnMut()) {
-    let (begin, mut rounds) = (cpu(), 0_u32);
+/// Runs one bench, and tells the CPU time of both processes for each message; nothing where the bench is not asked for.
+fn measure(criterion: &mut Criterion, name: &str, redis: u32, mut round: impl FnMut()) -> Option<Cost> {
+    let used = || [std::process::id(), redis].map(cpu);
+    let (begin, mut rounds) = (used(), 0_u32);
     let mut group = criterion.benchmark_group("broker");
     group.throughput(Throughput::Elements(ROUND.into())).sample_size(20);
     group.bench_function(name, |bencher| {
@@ -176,24 +184,36 @@ fn measure(criterion: &mut Criterion, name: &str, mut round: impl FnMut()) {
         });
     });
     group.finish();
+    if rounds == 0 {
+        return None;
+    }
     let messages = f64::from(rounds) * f64::from(ROUND);
-    println!(
-        "broker/{name}: {:.2} µs of CPU for each message",
-        cpu().saturating_sub(begin).as_secs_f64() * 1e6 / messages
-    );
+    let [own, redis] = used();
+    let each = |now: Duration, then: Duration| now.saturating_sub(then).as_secs_f64() * 1e6 / messages;
+    let cost = Cost { own: each(own, begin[0]), redis: each(redis, begin[1]) };
+    println!("broker/{name}: {:.2} µs of CPU for each message, {:.2} µs in Redis", cost.own, cost.redis);
+    Some(cost)
 }
 
 fn benches(criterion: &mut Criterion) {
     let setting = Setting::new();
     let keep = Keep { size: 100, ttl: Duration::from_mins(5), meta_ttl: Duration::from_hours(720) };
     let append = Append { keep: Some(keep), ..Append::default() };
-    measure(criterion, "publish", || setting.publish(None));
-    measure(criterion, "append (history 100)", || setting.publish(Some(&append)));
+    let redis = setting.server.pid();
+    let plain = measure(criterion, "publish", redis, || setting.publish(None));
+    let kept = measure(criterion, "append (history 100)", redis, || setting.publish(Some(&append)));
+    if let (Some(plain), Some(kept)) = (plain, kept) {
+        let whole = (kept.own + kept.redis) / (plain.own + plain.redis);
+        let (own, redis) = (kept.own / plain.own, kept.redis / plain.redis);
+        println!(
+            "broker/history: {whole:.2} times a publish; {own:.2} times in this process, {redis:.2} times in Redis"
+        );
+    }
     setting.hear();
-    measure(criterion, "publish, heard", || setting.publish_and_receive(None));
-    measure(criterion, "append (history 100), heard", || setting.publish_and_receive(Some(&append)));
+    measure(criterion, "publish, heard", redis, || setting.publish_and_receive(None));
+    measure(criterion, "append (history 100), heard", redis, || setting.publish_and_receive(Some(&append)));
     let script = load_script(&setting.server);
-    measure(criterion, "receive", || setting.receive(&script));
+    measure(criterion, "receive", redis, || setting.receive(&script));
 }
 
 criterion_group!(broker, benches);

@@ -194,8 +194,13 @@ impl RedisServer {
         self.dir.path().join("redis.sock")
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("running").id()
+    }
+
     fn signal(&self, signal: &str) {
-        let pid = self.child.as_ref().expect("running").id().to_string();
+        let pid = self.pid().to_string();
         let status = Command::new("kill").args([&format!("-{signal}"), &pid]).status().expect("kill is installed");
         assert!(status.success());
     }
