@@ -378,6 +378,36 @@ async fn scripts_that_redis_has_lost_are_loaded_again() {
     store.stop().await;
 }
 
+/// On one thread all calls between two waits are written together.
+#[tokio::test]
+async fn calls_keep_their_order_where_redis_has_lost_some_scripts_and_not_others() {
+    let store = Store::redis();
+    let server = store.server();
+    let known = |digest: &str| server.command(&["SCRIPT", "EXISTS", digest]) == ["1"];
+    let shared = include_str!("../src/broker/redis/lua/presence.lua");
+    let put = &format!("{shared}{}", include_str!("../src/broker/redis/lua/presence_put.lua"));
+    let leave = &format!("{shared}{}", include_str!("../src/broker/redis/lua/presence_leave.lua"));
+    let load = |script: &str| server.command(&["SCRIPT", "LOAD", script]).concat();
+    store.enter("b", &member("c", "ann"), LONG).await;
+    let only = |script: &str, other: &str| {
+        let digests = [load(script), load(other)];
+        assert_eq!(server.command(&["SCRIPT", "FLUSH"]), ["OK"]);
+        assert_eq!(load(script), digests[0]);
+        assert!(known(&digests[0]) && !known(&digests[1]));
+    };
+
+    only(leave, put);
+    drop(store.presence.enter("a", &member("c", "ann"), LONG));
+    drop(store.presence.leave("a", "c"));
+    assert_eq!(store.count("a").await, (0, 0), "it has left");
+
+    only(put, leave);
+    drop(store.presence.leave("b", "c"));
+    drop(store.presence.enter("b", &member("c", "ben"), LONG));
+    assert_eq!(store.count("b").await, (1, 1), "it has come back");
+    store.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_keys_of_a_room_that_all_nodes_have_forgotten_go_by_themselves() {
     let store = Store::redis();

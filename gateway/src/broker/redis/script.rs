@@ -66,6 +66,11 @@ impl Script {
         })
     }
 
+    /// Whether calls that are done once more, in their order, come to the same. What is published would be published twice.
+    fn is_repeatable(&self) -> bool {
+        !std::ptr::eq(self, &raw const APPEND)
+    }
+
     /// The same call with the whole text, by which Redis knows the script again.
     fn told_anew(&self, call: &Cmd) -> Cmd {
         let mut command = Cmd::new();
@@ -128,12 +133,14 @@ impl Row {
 }
 
 /// Writes commands and gives the answer to each. Calls of scripts that Redis does not know have not been done; they are
-/// written again, in their order, with the text.
+/// written again, in their order, with the text. Redis may know the scripts of calls that come after them, and has done those
+/// too early, so that they are repeated as well.
 pub(super) async fn exchange(link: &mut Link, row: &Row) -> Result<Vec<Value>, Lost> {
     let mut answers = link.exchange(&row.pipeline).await?;
     let (mut places, mut again) = (Vec::new(), Row::with_capacity(0));
-    for (place, (answer, call)) in answers.iter().zip(row.pipeline.cmd_iter()).enumerate() {
-        if let Some(script) = is_unknown(answer).then(|| called(call)).flatten() {
+    let first = answers.iter().position(is_unknown).unwrap_or(answers.len());
+    for (place, (answer, call)) in answers.iter().zip(row.pipeline.cmd_iter()).enumerate().skip(first) {
+        if let Some(script) = called(call).filter(|script| is_unknown(answer) || script.is_repeatable()) {
             let asking = place.checked_sub(1).is_some_and(|before| row.asking.binary_search(&before).is_ok());
             again.add(script.told_anew(call), asking);
             places.push(place);
