@@ -82,8 +82,12 @@ fn serve_one(mut stream: TcpStream, rooms: &Rooms, mischief: Mischief, answer: f
                 reply = json!({"connect": {"client": "c", "version": "test"}});
             } else if let Some(room) = command["subscribe"]["channel"].as_str() {
                 let seat = Seat { stream: stream.try_clone().expect("a duplicate"), count: 0, kept: Vec::new() };
-                rooms.lock().expect("no panic").entry(room.to_owned()).or_default().push(seat);
-                reply = json!({"subscribe": {}});
+                // Another thread may deliver to it from then on, and the reply has to come before all that.
+                let mut rooms = rooms.lock().expect("no panic");
+                let reply = json!({"id": id, "subscribe": {}});
+                stream.write_all(&text_frame(&reply.to_string())).ok()?;
+                rooms.entry(room.to_owned()).or_default().push(seat);
+                continue;
             } else if command["publish"].is_object() {
                 reply = answer(published);
                 published += 1;
