@@ -54,7 +54,7 @@ async fn whoever_comes_and_goes_while_others_speak_misses_nothing() {
         crowd.add_client(number, habits(number, &mut rng), &places);
     }
     sleep(Duration::from_secs(SECONDS)).await;
-    crowd.settle(SETTLES).await;
+    crowd.settle(SETTLES, || ()).await;
     let faults = crowd.judge().await;
     println!("{}", crowd.ledger.tally());
     assert!(faults.is_empty(), "ROOMCAST_ORACLE_SEED={seed}:\n{}", faults.join("\n"));

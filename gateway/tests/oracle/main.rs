@@ -114,7 +114,7 @@ async fn everybody_hears_everything_once_and_in_order_or_is_told_that_it_is_gone
     let plan = plan(seed, length, 2);
     world.suffer(&plan, &crowd.ledger).await;
     println!("{:?} of faults", began.elapsed());
-    crowd.settle(SETTLES).await;
+    crowd.settle(SETTLES, || world.deafen()).await;
     let faults = crowd.judge().await;
     println!("{}", crowd.ledger.tally());
     assert!(faults.is_empty(), "ROOMCAST_ORACLE_SEED={seed}:\n{}\n{}", world.complaints(), faults.join("\n"));
@@ -192,18 +192,26 @@ impl Crowd {
     }
 
     /// Nobody does anything any more: everybody has to come to where the rooms stand, without anything else being said; and
-    /// has to hear what is said then.
-    async fn settle(&mut self, patience: Duration) {
+    /// has to hear what is said then, also where nodes are made deaf before each word and no later one shows what they missed.
+    async fn settle(&mut self, patience: Duration, deafen: impl Fn()) {
         self.phase.send_replace(Phase::Settling);
         while let Some(ended) = self.publishers.join_next().await {
             ended.expect("publishers do not panic");
         }
         self.until_all_stand(patience).await;
-        if self.ledger.faults().is_empty() {
-            let mut last = Publisher::new(u32::MAX >> 8, self.seed, &self.nodes, &self.ledger, &self.rooms);
-            last.name = 999;
+        let mut last = Publisher::new(u32::MAX >> 8, self.seed, &self.nodes, &self.ledger, &self.rooms);
+        last.name = 999;
+        let mut number = 0;
+        for deaf in [true, false] {
+            if !self.ledger.faults().is_empty() {
+                return;
+            }
             for room in 0..self.rooms.len() {
-                last.say(room, room as u64 + 1).await;
+                number += 1;
+                if deaf {
+                    deafen();
+                }
+                last.say(room, number).await;
             }
             self.until_all_stand(patience).await;
         }

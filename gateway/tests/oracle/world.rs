@@ -103,6 +103,11 @@ impl World {
         }
     }
 
+    /// Has the store close every connection over which nodes hear; they open others at once.
+    pub(crate) fn deafen(&self) {
+        self.redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    }
+
     fn start_node(&mut self, node: usize) {
         self.end_node(node, "KILL");
         let file = self.settings.path().to_str().expect("a path in UTF-8");
