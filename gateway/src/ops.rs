@@ -27,13 +27,22 @@ pub struct Readiness {
     metrics: Arc<Metrics>,
     /// How long the broker may go unheard; zero for ever.
     grace: Duration,
+    /// Whether it is known which tokens and users are sent away.
+    informed: Box<dyn Fn() -> bool + Send + Sync>,
     stopping: AtomicBool,
 }
 
 impl Readiness {
-    /// The readiness of a node whose broker may go unheard for `grace`.
-    pub fn new(node: Arc<Node>, gate: Arc<Gate>, metrics: Arc<Metrics>, grace: Duration) -> Arc<Self> {
-        Arc::new(Self { node, gate, metrics, grace, stopping: AtomicBool::new(false) })
+    /// The readiness of a node whose broker may go unheard for `grace`; `informed` says whether the node knows by now which
+    /// tokens and users are sent away.
+    pub fn new(
+        node: Arc<Node>,
+        gate: Arc<Gate>,
+        metrics: Arc<Metrics>,
+        grace: Duration,
+        informed: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self { node, gate, metrics, grace, informed: Box::new(informed), stopping: AtomicBool::new(false) })
     }
 
     /// From now on the node is not ready: it is about to stop.
@@ -52,6 +61,9 @@ impl Readiness {
                 return Some(format!("Redis has not been heard for {} s", since.elapsed().as_secs()));
             }
             Health::Lost { .. } | Health::Hearing => {}
+        }
+        if !(self.informed)() {
+            return Some("starting: which tokens are revoked and which users blocked has not been read yet".to_owned());
         }
         if memory::level() > memory::Level::Calm {
             return Some("the process takes nearly as much memory as it may (memory.limit)".to_owned());
@@ -124,12 +136,23 @@ mod tests {
     }
 
     fn readiness(health: Health, grace: Duration) -> Arc<Readiness> {
+        informed(health, grace, || true)
+    }
+
+    fn informed(health: Health, grace: Duration, informed: fn() -> bool) -> Arc<Readiness> {
         let metrics = Arc::new(Metrics::new());
         let hub = Arc::new(Hub::new(1 << 20, metrics.clone(), TaskTracker::new()));
         let memory = Broker::from(MemoryBroker::new(hub.clone(), metrics.clone()));
         let broker = Broker { pubsub: Arc::new(Stands(health)), ..memory };
         let node = Arc::new(Node::new("test", hub, broker, TaskTracker::new()));
-        Readiness::new(node, Gate::new(0, 0, metrics.connections.clone()), metrics, grace)
+        Readiness::new(node, Gate::new(0, 0, metrics.connections.clone()), metrics, grace, informed)
+    }
+
+    /// Else one that is sent away would be let in until that is known.
+    #[test]
+    fn a_node_is_not_ready_before_it_knows_who_is_sent_away() {
+        let why = informed(Health::Hearing, Duration::ZERO, || false).obstacle();
+        assert!(why.is_some_and(|why| why.starts_with("starting: which tokens are revoked")));
     }
 
     #[test]

@@ -104,7 +104,10 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<Running> {
     services.spawn(node.clone().watch_positions(watch(&context), serving.clone()));
     let limits = &settings.client;
     let gate = Gate::new(limits.connection_limit, limits.connection_rate_limit, metrics.connections.clone());
-    let readiness = Readiness::new(node, gate.clone(), metrics, settings.ready.broker_grace);
+    // A node by itself has nothing to read: what it knows begins with it.
+    let (alone, facts) = (settings.redis.every_url().next().is_none(), cluster.clone());
+    let informed = move || alone || facts.knows_facts();
+    let readiness = Readiness::new(node, gate.clone(), metrics, settings.ready.broker_grace, informed);
     let entrance = Entrance::new(context.clone(), gate, connections.clone(), Some(cluster.clone()));
 
     let limits = settings.shutdown.clone();

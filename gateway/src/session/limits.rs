@@ -41,10 +41,9 @@ struct Limit<K: Hash + Eq + Clone>(Option<(DefaultKeyedRateLimiter<K>, IntCounte
 
 impl<K: Hash + Eq + Clone> Limit<K> {
     fn new(rate: u32, name: &str, metrics: &Metrics) -> Self {
-        Self(NonZeroU32::new(rate).map(|rate| {
-            let counter = metrics.rate_limited.with_label_values(&[name]);
-            (RateLimiter::keyed(Quota::per_second(rate)), counter)
-        }))
+        // The series is there from the start, also where there is no limit.
+        let exceeded = metrics.rate_limited.with_label_values(&[name]);
+        Self(NonZeroU32::new(rate).map(|rate| (RateLimiter::keyed(Quota::per_second(rate)), exceeded)))
     }
 
     /// Whether one more is within the limit.

@@ -38,6 +38,10 @@ impl broker::Ear for Ear {
                 full,
                 "commands of other nodes come faster than they are carried out; while full, some are lost"
             );
+            if !full {
+                // What is revoked may have been among what was lost: it is read anew, as after a reconnect.
+                self.connected.notify_one();
+            }
         }
     }
 
