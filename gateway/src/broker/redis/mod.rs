@@ -1,6 +1,6 @@
 //! The broker of many nodes: one Redis channel per room, and for each server one connection that publishes, one that asks and
 //! one that hears. Whether there is one Redis, several, one that sentinels choose, or a cluster, is known to
-//! [`topology`] alone. Knows no sessions and no sockets of clients; what arrives goes to the hub.
+//! `topology` alone. Knows no sessions and no sockets of clients; what arrives goes to the hub.
 
 use std::{
     sync::Arc,
