@@ -51,7 +51,7 @@ impl Publisher {
             count.fetch_add(1, Ordering::SeqCst);
             let (status, body) = told.lock().unwrap().clone();
             let status = StatusCode::from_u16(status).unwrap();
-            Response::builder().status(status).header("location", "/elsewhere").body(body).unwrap()
+            Response::builder().status(status).header("location", "/elsewhere?key=hidden").body(body).unwrap()
         };
         let router = Router::new().fallback(handler);
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });

@@ -234,7 +234,8 @@ impl Jwks {
         let mut response = request.send().await.map_err(reason)?;
         if response.status() != StatusCode::OK {
             let location = response.headers().get(header::LOCATION).and_then(|place| place.to_str().ok());
-            let hint = location.map(|place| format!(" and names {}", quote(place))).unwrap_or_default();
+            let hint =
+                location.map(|place| format!(" and names {}", quote(&without_secrets(place)))).unwrap_or_default();
             return Err(format!("it answers {}{hint}", response.status()));
         }
         let mut body = Vec::new();
@@ -249,11 +250,15 @@ impl Jwks {
 
     /// The address as a log may have it: without user, password and query.
     pub(super) fn shown(&self) -> String {
-        let url = self.url.split(['?', '#']).next().unwrap_or_default();
-        match url.split_once("://").and_then(|(scheme, rest)| rest.rsplit_once('@').map(|(_, rest)| (scheme, rest))) {
-            Some((scheme, rest)) => format!("{scheme}://{rest}"),
-            None => url.to_owned(),
-        }
+        without_secrets(&self.url)
+    }
+}
+
+fn without_secrets(url: &str) -> String {
+    let url = url.split(['?', '#']).next().unwrap_or_default();
+    match url.split_once("://").and_then(|(scheme, rest)| rest.rsplit_once('@').map(|(_, rest)| (scheme, rest))) {
+        Some((scheme, rest)) => format!("{scheme}://{rest}"),
+        None => url.to_owned(),
     }
 }
 
