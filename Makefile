@@ -13,7 +13,7 @@ PYTEST := $(DEPLOY_TESTS)/.venv/bin/pytest --rootdir $(DEPLOY_TESTS) -c $(DEPLOY
 DEBUG_BIN := $(CURDIR)/target/debug/roomcast
 RELEASE_BIN := $(CURDIR)/target/release/roomcast
 
-.PHONY: help run test bench figures million up tools deploy-tools fmt clippy doc unit oracle stores binaries release interop \
+.PHONY: help run test bench figures million up tools deploy-tools fmt clippy doc unit oracle faults stores binaries release interop \
 	openapi browser autobahn deploy-check deploy-live deny
 
 help: ## This list
@@ -72,6 +72,10 @@ unit: tools ## Rust tests, with a real Redis
 oracle: export ROOMCAST_ORACLE_SECONDS ?= 120
 oracle: tools ## Two minutes of nodes, Redis and connections that are killed at random, and nobody misses a publication unawares
 	cargo test --package roomcast --locked --test oracle -- --nocapture everybody
+
+# They wait more than they compute: several run at a time, also where there are few processors.
+faults: tools ## One fault after the other under load: what becomes of publications, and how long it takes until all are served again
+	cargo test --package roomcast --locked --test faults -- --nocapture --test-threads 6
 
 stores: tools ## The tests of history, presence and recovery over Redis 6.2 and 8.2, Valkey 8 and Valkey 9
 	scripts/stores.sh

@@ -90,10 +90,11 @@ talking() {
     step browser binaries -- target browser ROOMCAST_BIN="$bin"
     step autobahn binaries -- target autobahn
     step oracle binaries -- target oracle
+    step faults binaries -- target faults
     step deploy-live deploy-check release -- target deploy-live ROOMCAST_BIN="$PWD/target/release/roomcast"
 }
 
-steps=(fmt clippy doc deny tools deploy-tools deploy-check binaries unit stores interop openapi browser autobahn oracle release deploy-live)
+steps=(fmt clippy doc deny tools deploy-tools deploy-check binaries unit stores interop openapi browser autobahn oracle faults release deploy-live)
 installing &
 compiling &
 talking &

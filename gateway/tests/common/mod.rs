@@ -7,6 +7,7 @@ pub mod child;
 pub mod client;
 pub mod gateway;
 pub mod http;
+pub mod proxy;
 pub mod redis;
 pub mod stream;
 

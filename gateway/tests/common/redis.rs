@@ -98,6 +98,14 @@ impl RedisServer {
         self.await_ready();
     }
 
+    /// The same, and it takes so long to load each key of its snapshot, and says so meanwhile.
+    pub(crate) fn restart_slowly(&mut self, each: Duration) {
+        let usual = self.arguments.clone();
+        self.arguments.extend(["--key-load-delay".to_owned(), each.as_micros().to_string()]);
+        self.restart();
+        self.arguments = usual;
+    }
+
     /// The same, and it has nothing left of what it had on disc.
     pub(crate) fn restart_empty(&mut self) {
         self.kill();
@@ -160,6 +168,12 @@ impl RedisServer {
     /// Runs one command and gives the answer as the words of it, on a connection made for it. Not over TLS.
     pub(crate) fn command(&self, words: &[&str]) -> Vec<String> {
         self.commands(&[words]).pop().expect("one answer for each command")
+    }
+
+    /// Runs one command at the server on this port, for whoever has only that.
+    pub(crate) fn ask(port: u16, words: &[&str]) -> Vec<String> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+        exchange(stream, &[words]).expect("it answers").pop().expect("one answer for each command")
     }
 
     /// Runs commands one after the other on one connection.

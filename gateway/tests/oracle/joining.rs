@@ -8,9 +8,9 @@ use roomcast_shared::protocol::Encoding;
 use tokio::time::sleep;
 
 use crate::{
-    Crowd, SETTLES,
     client::Habits,
     common::{Gateway, redis::RedisServer},
+    crowd::{Crowd, SETTLES},
     ledger::Ledger,
     nodes::{Address, KEY, Nodes},
 };

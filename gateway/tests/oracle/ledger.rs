@@ -113,6 +113,13 @@ impl Ledger {
         self.tally.lock().expect("nobody panics with it").get(what).copied().unwrap_or(0)
     }
 
+    /// All that was counted under names which begin so.
+    #[allow(dead_code, reason = "each test uses the part it needs")]
+    pub(crate) fn counted_all(&self, what: &str) -> u64 {
+        let tally = self.tally.lock().expect("nobody panics with it");
+        tally.iter().filter(|(name, _)| name.starts_with(what)).map(|(_, count)| count).sum()
+    }
+
     pub(crate) fn tally(&self) -> String {
         let tally = self.tally.lock().expect("nobody panics with it");
         tally.iter().map(|(what, count)| format!("  {what}: {count}")).collect::<Vec<_>>().join("\n")

@@ -31,6 +31,7 @@ pub(crate) struct Nodes {
     losses: Mutex<(usize, usize)>,
 }
 
+#[allow(dead_code, reason = "each test uses the part it needs")]
 impl Nodes {
     pub(crate) fn set(&self, node: usize, address: Option<Address>) {
         let mut addresses = self.addresses.lock().expect("nobody panics with it");
@@ -45,6 +46,16 @@ impl Nodes {
         let addresses = self.addresses.lock().expect("nobody panics with it");
         let running: Vec<_> = addresses.iter().flatten().collect();
         (!running.is_empty()).then(|| *running[rng.random_range(0..running.len())])
+    }
+
+    /// That node, if it runs.
+    pub(crate) fn at(&self, node: usize) -> Option<Address> {
+        self.addresses.lock().expect("nobody panics with it").get(node).copied().flatten()
+    }
+
+    /// How many nodes there are, whether they run or not.
+    pub(crate) fn count(&self) -> usize {
+        self.addresses.lock().expect("nobody panics with it").len()
     }
 
     pub(crate) fn begin_loss(&self) {

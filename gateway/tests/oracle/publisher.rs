@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::{sync::watch, time::sleep};
 
 use crate::{
-    Phase,
+    crowd::Phase,
     ledger::{Ledger, Place, Said},
     nodes::{self, Nodes},
 };

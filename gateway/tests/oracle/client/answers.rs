@@ -1,16 +1,20 @@
 //! What a client is told, taken at its word: what breaks a promise is a fault.
 
+use std::time::Duration;
+
 use roomcast_shared::{
     protocol::reply::{ErrorReply, Push, Reply, RoomResult, SubscribeResult},
     publication::Publication,
 };
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Client, Over, Standing};
+use super::{Client, Over, SILENCE, Standing};
 use crate::ledger::{Place, Said};
 
 impl Client {
     pub(super) fn take(&mut self, message: Message) -> Result<(), Over> {
+        self.heard_at = Instant::now();
         let bytes = match message {
             Message::Text(text) => text.as_bytes().to_vec(),
             Message::Binary(bytes) => bytes.to_vec(),
@@ -54,6 +58,8 @@ impl Client {
         match (place, reply) {
             (_, Reply { connect: Some(result), .. }) => {
                 self.connected = true;
+                let ping = Duration::from_secs(result.ping.into());
+                self.silence = (!ping.is_zero()).then_some(ping + SILENCE);
                 if self.habits.server_side {
                     self.put_in(&result.subs);
                 }

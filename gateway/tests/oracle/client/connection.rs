@@ -12,7 +12,7 @@ use tokio::{
 use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
 use super::{Client, Over, PATIENCE};
-use crate::Phase;
+use crate::crowd::Phase;
 
 /// How often a client looks what it is time for.
 const TICK: Duration = Duration::from_millis(50);

@@ -19,14 +19,16 @@ mod answers;
 mod connection;
 
 use crate::{
-    Phase,
     common::token,
+    crowd::Phase,
     ledger::{CLIENTS, Era, Ledger, Place, Said},
     nodes::Nodes,
 };
 
 /// An answer that takes longer is given up, with the connection.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How much longer than the time between two pings a connection may be silent until it is given up.
+const SILENCE: Duration = Duration::from_secs(3);
 /// Lines of what happened to it that a client tells with a fault.
 const MEMORY: usize = 60;
 
@@ -97,6 +99,9 @@ pub(crate) struct Client {
     leave_at: Instant,
     cut_at: Instant,
     opened_at: Instant,
+    /// Something was last heard then, and has to be heard so soon again.
+    heard_at: Instant,
+    silence: Option<Duration>,
     trace: VecDeque<String>,
 }
 
@@ -136,6 +141,8 @@ impl Client {
             leave_at: now,
             cut_at: now,
             opened_at: now,
+            heard_at: now,
+            silence: None,
             trace: VecDeque::new(),
         };
         client.publish_at = client.after(client.habits.publishes.unwrap_or_default());
@@ -156,6 +163,7 @@ impl Client {
     /// Says who it is and where it wants to be, all in one frame.
     fn connect(&mut self) {
         self.opened_at = Instant::now();
+        self.silence = None;
         self.cut_at = self.after(self.habits.stays);
         let mut claims = json!({"sub": format!("user{}", self.name)});
         let mut request = ConnectRequest::default();
@@ -190,6 +198,9 @@ impl Client {
             Phase::Over => return Err(Over("everything is over".to_owned())),
             Phase::Running if now >= self.cut_at => return Err(Over("cut".to_owned())),
             Phase::Running | Phase::Settling => {}
+        }
+        if self.silence.is_some_and(|silence| now > self.heard_at + silence) {
+            return Err(Over("silent".to_owned()));
         }
         if !self.connected {
             let in_time = now < self.opened_at + PATIENCE;
