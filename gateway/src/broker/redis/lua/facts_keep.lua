@@ -7,8 +7,9 @@ if #over > 0 then
 end
 redis.call('HSET', facts, name, fact)
 redis.call('ZADD', ends, now + ttl, name)
+-- Redis counts whole milliseconds: one more, and the keys outlast the fact.
 for _, key in ipairs(KEYS) do
-  if redis.call('PTTL', key) < ttl then
-    redis.call('PEXPIRE', key, ttl)
+  if redis.call('PTTL', key) <= ttl then
+    redis.call('PEXPIRE', key, ttl + 1)
   end
 end

@@ -4,7 +4,7 @@ local found = redis.call('HSCAN', facts, ARGV[1], 'COUNT', 500)
 local part, words = {}, found[2]
 for place = 1, #words, 2 do
   local over = redis.call('ZSCORE', ends, words[place])
-  local left = over and tonumber(over) - now or 0
+  local left = over and math.ceil(tonumber(over) - now) or 0
   if left > 0 then
     part[#part + 1] = words[place]
     part[#part + 1] = words[place + 1]
