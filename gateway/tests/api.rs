@@ -289,13 +289,9 @@ async fn a_broker_that_does_not_answer_is_an_internal_error() {
 /// Clients, the server API and the pages for operators behind one address.
 #[tokio::test]
 async fn one_listener_serves_all() {
-    let node = loop {
-        let address = format!("\"127.0.0.1:{}\"", common::redis::free_port());
-        let listen = format!("listen = {address}\ninternal_listen = {address}");
-        if let Some(node) = Gateway::try_open(&listen) {
-            break node;
-        }
-    };
+    let port = common::redis::Port::reserve();
+    let address = format!("\"127.0.0.1:{}\"", port.number());
+    let node = Gateway::open(&format!("listen = {address}\ninternal_listen = {address}"));
     assert_eq!(node.clients, node.internal);
     let mut client = Client::subscribed(node.clients, "ann", "lobby").await;
     node.publish("lobby", &json!(1)).await;

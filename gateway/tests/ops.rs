@@ -296,7 +296,8 @@ async fn internal_pages_are_not_where_clients_are_nor_the_other_way_round() {
 
 #[tokio::test]
 async fn one_listener_serves_all_where_both_addresses_are_the_same() {
-    let port = redis::free_port();
+    let reserved = redis::Port::reserve();
+    let port = reserved.number();
     let node = Gateway::open(&format!("listen = \"127.0.0.1:{port}\"\ninternal_listen = \"127.0.0.1:{port}\"\n"));
     assert_eq!(node.clients, node.internal);
     assert_eq!(node.get("/readyz").await.0, 200);

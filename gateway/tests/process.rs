@@ -236,7 +236,8 @@ async fn health_answers_with_its_exit_code() {
     assert_eq!((code, out.as_str()), (1, ""));
     assert!(err.contains("no answer from"), "{err}");
 
-    let nowhere = format!("redis://127.0.0.1:{}", redis::free_port());
+    let silent = redis::Port::reserve();
+    let nowhere = format!("redis://127.0.0.1:{}", silent.number());
     let mut process = Process::start(&[WITH_KEY, ("ROOMCAST_REDIS_URL", &nowhere)]);
     let (_, internal) = process.listens().await;
     let (code, out, err) = ask(&internal.to_string());
@@ -373,7 +374,8 @@ async fn the_limit_of_open_files_is_raised_and_told() {
 
 #[tokio::test]
 async fn a_cluster_without_a_key_is_warned_of() {
-    let nowhere = format!("redis://127.0.0.1:{}", redis::free_port());
+    let silent = redis::Port::reserve();
+    let nowhere = format!("redis://127.0.0.1:{}", silent.number());
     let mut process = Process::start(&[("ROOMCAST_REDIS_URL", &nowhere)]);
     process.listens().await;
     let log = process.log();

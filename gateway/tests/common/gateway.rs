@@ -36,11 +36,6 @@ impl Gateway {
         Self::run(app::start(&load_exactly(settings)).expect("the node starts"))
     }
 
-    /// As [`Gateway::open`]; nothing where the address is taken meanwhile.
-    pub fn try_open(settings: &str) -> Option<Self> {
-        app::start(&load(&format!("{OPEN_ROOMS}{settings}"))).ok().map(Self::run)
-    }
-
     fn run(running: Running) -> Self {
         Self { clients: running.clients, internal: running.internal, running }
     }

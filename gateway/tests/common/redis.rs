@@ -6,7 +6,7 @@
 use std::{
     ffi::OsString,
     io::{BufRead, BufReader, Read, Write},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     os::unix::net::UnixStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -14,16 +14,41 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rand::Rng as _;
+
 const READY: Duration = Duration::from_secs(20);
 /// The configuration of a sentinel, which it writes to itself.
 const SENTINEL: &str = "sentinel.conf";
 
 /// Where the server listens.
-#[derive(Clone, Debug)]
 enum Place {
-    Tcp(u16),
-    Tls(u16),
+    Tcp(Port),
+    Tls(Port),
     Unix,
+}
+
+/// A port of the loopback interface that nobody else takes while this is held: it is none of those that the kernel gives to
+/// connections, and tests, of other processes as well, reserve it by the UDP port of the same number.
+pub(crate) struct Port {
+    number: u16,
+    _reserved: UdpSocket,
+}
+
+impl Port {
+    /// Looks for one that is free.
+    pub(crate) fn reserve() -> Self {
+        loop {
+            let number = rand::rng().random_range(10_000..32_000);
+            let Ok(reserved) = UdpSocket::bind(("127.0.0.1", number)) else { continue };
+            if TcpListener::bind(("127.0.0.1", number)).is_ok() {
+                return Self { number, _reserved: reserved };
+            }
+        }
+    }
+
+    pub(crate) fn number(&self) -> u16 {
+        self.number
+    }
 }
 
 /// A redis-server of the test's own.
@@ -42,7 +67,7 @@ impl RedisServer {
 
     /// The same, with further arguments, for instance `["--requirepass", "secret"]`.
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
-        Self::place(Place::Tcp(free_port()), arguments)
+        Self::place(Place::Tcp(Port::reserve()), arguments)
     }
 
     /// Starts a server that listens on a unix socket only.
@@ -54,14 +79,14 @@ impl RedisServer {
     pub(crate) fn start_sentinel(lines: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::write(dir.path().join(SENTINEL), lines).expect("the directory is ours");
-        let mut server = Self { child: None, place: Place::Tcp(free_port()), dir, arguments: Vec::new() };
+        let mut server = Self { child: None, place: Place::Tcp(Port::reserve()), dir, arguments: Vec::new() };
         server.restart();
         server
     }
 
     /// Starts a server that speaks TLS only, as `localhost`, with a certificate of an authority of its own.
     pub(crate) fn start_tls() -> Self {
-        Self::place(Place::Tls(free_port()), &[])
+        Self::place(Place::Tls(Port::reserve()), &[])
     }
 
     fn place(place: Place, arguments: &[&str]) -> Self {
@@ -83,11 +108,11 @@ impl RedisServer {
             command.arg(self.dir.path().join(SENTINEL)).arg("--sentinel");
         }
         command.args(["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--dir"]).arg(self.dir.path());
-        match self.place {
-            Place::Tcp(port) => command.arg("--port").arg(port.to_string()),
+        match &self.place {
+            Place::Tcp(port) => command.arg("--port").arg(port.number.to_string()),
             Place::Unix => command.args(["--port", "0", "--unixsocket"]).arg(self.socket()),
             Place::Tls(port) => command
-                .args(["--port", "0", "--tls-auth-clients", "no", "--tls-port", &port.to_string()])
+                .args(["--port", "0", "--tls-auth-clients", "no", "--tls-port", &port.number.to_string()])
                 .arg("--tls-cert-file")
                 .arg(self.dir.path().join("cert.pem"))
                 .arg("--tls-key-file")
@@ -145,9 +170,9 @@ impl RedisServer {
 
     /// URL for clients.
     pub(crate) fn url(&self) -> String {
-        match self.place {
-            Place::Tcp(port) => format!("redis://127.0.0.1:{port}"),
-            Place::Tls(port) => format!("rediss://localhost:{port}"),
+        match &self.place {
+            Place::Tcp(port) => format!("redis://127.0.0.1:{}", port.number),
+            Place::Tls(port) => format!("rediss://localhost:{}", port.number),
             Place::Unix => format!("redis+unix://{}", self.socket().display()),
         }
     }
@@ -159,8 +184,8 @@ impl RedisServer {
 
     /// The port, where there is one.
     pub(crate) fn port(&self) -> Option<u16> {
-        match self.place {
-            Place::Tcp(port) | Place::Tls(port) => Some(port),
+        match &self.place {
+            Place::Tcp(port) | Place::Tls(port) => Some(port.number),
             Place::Unix => None,
         }
     }
@@ -189,10 +214,10 @@ impl RedisServer {
     }
 
     fn try_commands(&self, commands: &[&[&str]]) -> std::io::Result<Vec<Vec<String>>> {
-        match self.place {
-            Place::Tcp(port) => exchange(TcpStream::connect(("127.0.0.1", port))?, commands),
+        match &self.place {
+            Place::Tcp(port) => exchange(TcpStream::connect(("127.0.0.1", port.number))?, commands),
             Place::Unix => exchange(UnixStream::connect(self.socket())?, commands),
-            Place::Tls(port) => TcpStream::connect(("127.0.0.1", port)).map(|_| Vec::new()),
+            Place::Tls(port) => TcpStream::connect(("127.0.0.1", port.number)).map(|_| Vec::new()),
         }
     }
 
@@ -244,12 +269,6 @@ impl Drop for RedisServer {
 /// other versions and relatives of it.
 fn program() -> OsString {
     std::env::var_os("ROOMCAST_TEST_REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
-}
-
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound").port()
 }
 
 fn exchange<S: Read + Write>(mut stream: S, commands: &[&[&str]]) -> std::io::Result<Vec<Vec<String>>> {

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::redis::{RedisServer, free_port};
+use super::redis::{Port, RedisServer};
 
 /// How long servers have to find each other, or a new master.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -87,13 +87,15 @@ pub(crate) struct RedisCluster {
     pub(crate) nodes: Vec<RedisServer>,
     ids: Vec<String>,
     masters: usize,
+    /// Where the nodes speak with each other.
+    _buses: Vec<Port>,
 }
 
 impl RedisCluster {
     pub(crate) fn start(masters: usize, with_replicas: bool) -> Self {
         let count = if with_replicas { 2 * masters } else { masters };
-        let buses: Vec<_> = (0..count).map(|_| free_port().to_string()).collect();
-        let nodes: Vec<_> = buses.iter().map(|bus| node(bus)).collect();
+        let buses: Vec<_> = (0..count).map(|_| Port::reserve()).collect();
+        let nodes: Vec<_> = buses.iter().map(node).collect();
         let ids: Vec<_> = nodes.iter().map(|node| node.command(&["CLUSTER", "MYID"]).concat()).collect();
         for (place, node) in nodes.iter().enumerate() {
             node.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(place + 1).to_string()]);
@@ -101,9 +103,9 @@ impl RedisCluster {
                 let (first, end) = (place * 16_384 / masters, (place + 1) * 16_384 / masters);
                 node.command(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &(end - 1).to_string()]);
             }
-            nodes[0].command(&["CLUSTER", "MEET", "127.0.0.1", &port(node), &buses[place]]);
+            nodes[0].command(&["CLUSTER", "MEET", "127.0.0.1", &port(node), &buses[place].number().to_string()]);
         }
-        let cluster = Self { nodes, ids, masters };
+        let cluster = Self { nodes, ids, masters, _buses: buses };
         cluster.until_everywhere("every node is known", "cluster_known_nodes", &count.to_string());
         for place in masters..count {
             cluster.nodes[place].command(&["CLUSTER", "REPLICATE", &cluster.ids[place - masters]]);
@@ -209,12 +211,12 @@ impl RedisCluster {
     }
 }
 
-fn node(bus: &str) -> RedisServer {
+fn node(bus: &Port) -> RedisServer {
     RedisServer::start_with(&[
         "--cluster-enabled",
         "yes",
         "--cluster-port",
-        bus,
+        &bus.number().to_string(),
         "--cluster-node-timeout",
         SILENCE,
         "--repl-diskless-sync-delay",
