@@ -126,7 +126,9 @@ impl RedisServer {
     /// The same, and it takes so long to load each key of its snapshot, and says so meanwhile.
     pub(crate) fn restart_slowly(&mut self, each: Duration) {
         let usual = self.arguments.clone();
-        self.arguments.extend(["--key-load-delay".to_owned(), each.as_micros().to_string()]);
+        let slowly =
+            ["--key-load-delay", &each.as_micros().to_string(), "--loading-process-events-interval-bytes", "1024"];
+        self.arguments.extend(slowly.map(str::to_owned));
         self.restart();
         self.arguments = usual;
     }

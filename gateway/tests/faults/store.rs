@@ -73,7 +73,7 @@ async fn redis_takes_its_time_to_load_what_it_kept() {
     };
     timeout(SETTLES, written).await.expect("the file is written anew");
     redis.kill();
-    block_in_place(|| redis.restart_slowly(Duration::from_millis(60)));
+    block_in_place(|| redis.restart_slowly(Duration::from_millis(20)));
     assert!(redis.command(&["GET", "x"]).concat().starts_with("-LOADING"), "it loads too quickly");
     let recovered = scene.recover().await;
     let ledger = scene.finish("Redis loads slowly", recovered).await;
