@@ -431,7 +431,7 @@ async fn the_keys_of_a_room_that_all_nodes_have_forgotten_go_by_themselves() {
 /// A server of a cluster refuses scripts whose keys are not all in one slot.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_keys_of_a_room_are_in_one_slot_whatever_its_name() {
-    let server = RedisServer::start_with(&["--cluster-enabled", "yes"]);
+    let server = RedisServer::start_clustered();
     // One by one: servers before Redis 7 know no ranges of them.
     let slots: Vec<_> = (0..16384).map(|slot| slot.to_string()).collect();
     let command: Vec<_> = ["CLUSTER", "ADDSLOTS"].into_iter().chain(slots.iter().map(String::as_str)).collect();

@@ -7,6 +7,7 @@ use std::{
     ffi::OsString,
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
+    ops::Range,
     os::unix::net::UnixStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -17,6 +18,8 @@ use std::{
 use rand::Rng as _;
 
 const READY: Duration = Duration::from_secs(20);
+/// Those that are given out.
+const PORTS: Range<u16> = 10_000..32_000;
 /// The configuration of a sentinel, which it writes to itself.
 const SENTINEL: &str = "sentinel.conf";
 
@@ -38,12 +41,15 @@ impl Port {
     /// Looks for one that is free.
     pub(crate) fn reserve() -> Self {
         loop {
-            let number = rand::rng().random_range(10_000..32_000);
-            let Ok(reserved) = UdpSocket::bind(("127.0.0.1", number)) else { continue };
-            if TcpListener::bind(("127.0.0.1", number)).is_ok() {
-                return Self { number, _reserved: reserved };
+            if let Some(port) = Self::at(rand::rng().random_range(PORTS)) {
+                return port;
             }
         }
+    }
+
+    fn at(number: u16) -> Option<Self> {
+        let reserved = UdpSocket::bind(("127.0.0.1", number)).ok()?;
+        TcpListener::bind(("127.0.0.1", number)).ok().map(|_| Self { number, _reserved: reserved })
     }
 
     pub(crate) fn number(&self) -> u16 {
@@ -57,6 +63,8 @@ pub(crate) struct RedisServer {
     place: Place,
     dir: tempfile::TempDir,
     arguments: Vec<String>,
+    /// Where it speaks with other nodes of a cluster.
+    bus: Option<Port>,
 }
 
 impl RedisServer {
@@ -70,6 +78,19 @@ impl RedisServer {
         Self::place(Place::Tcp(Port::reserve()), arguments)
     }
 
+    /// Starts a node of a cluster. Its second port is ten thousand above, since servers before Redis 7 can be told no other.
+    pub(crate) fn start_clustered() -> Self {
+        loop {
+            let port = Port::reserve();
+            let bus = Some(port.number + 10_000).filter(|number| PORTS.contains(number)).and_then(Port::at);
+            if bus.is_some() {
+                let mut server = Self::place(Place::Tcp(port), &["--cluster-enabled", "yes"]);
+                server.bus = bus;
+                return server;
+            }
+        }
+    }
+
     /// Starts a server that listens on a unix socket only.
     pub(crate) fn start_unix() -> Self {
         Self::place(Place::Unix, &[])
@@ -79,7 +100,8 @@ impl RedisServer {
     pub(crate) fn start_sentinel(lines: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::write(dir.path().join(SENTINEL), lines).expect("the directory is ours");
-        let mut server = Self { child: None, place: Place::Tcp(Port::reserve()), dir, arguments: Vec::new() };
+        let mut server =
+            Self { child: None, place: Place::Tcp(Port::reserve()), dir, arguments: Vec::new(), bus: None };
         server.restart();
         server
     }
@@ -92,7 +114,7 @@ impl RedisServer {
     fn place(place: Place, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let arguments = arguments.iter().map(ToString::to_string).collect();
-        let mut server = Self { child: None, place, dir, arguments };
+        let mut server = Self { child: None, place, dir, arguments, bus: None };
         if matches!(server.place, Place::Tls(_)) {
             server.certify();
         }
