@@ -15,7 +15,7 @@ use tokio::{task::block_in_place, time::sleep};
 use crate::{
     client::Habits,
     common::Process,
-    crowd::{Crowd, SETTLES},
+    crowd::{Crowd, LIMIT, LONG, ROOM_RULES, SETTLES, SHORT},
     ledger::Ledger,
     nodes::{Address, KEY, Nodes},
     plain::Plain,
@@ -40,20 +40,6 @@ client.pong_timeout = "800ms"
 shutdown.delay = "0s"
 shutdown.drain = "300ms"
 shutdown.timeout = "2s"
-[[namespaces]]
-name = "long"
-allow_subscribe_for_client = true
-allow_publish_for_subscriber = true
-history_size = 5000
-history_ttl = "1h"
-force_recovery = true
-[[namespaces]]
-name = "short"
-allow_subscribe_for_client = true
-allow_publish_for_subscriber = true
-history_size = 8
-history_ttl = "1h"
-force_recovery = true
 [[namespaces]]
 name = "plain"
 allow_subscribe_for_client = true
@@ -83,7 +69,7 @@ impl Scene {
         let nodes = Arc::new(Nodes::default());
         let settings = urls.iter().map(|url| {
             let file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a directory for temporary files");
-            let text = format!("redis.url = {url:?}\napi.key = {KEY:?}\n{more}\n{SETTINGS}");
+            let text = format!("redis.url = {url:?}\napi.key = {KEY:?}\n{more}\n{SETTINGS}{ROOM_RULES}");
             std::fs::write(file.path(), text).expect("it can be written");
             file
         });
@@ -91,7 +77,7 @@ impl Scene {
         let is_long = |room: &usize| *room < LONG_ROOMS;
         let rooms: Vec<_> =
             (0..ROOMS).map(|room| format!("{}:{room}", if is_long(&room) { "long" } else { "short" })).collect();
-        let reach = (0..ROOMS).map(|room| if is_long(&room) { 300 } else { 8 }).collect();
+        let reach = (0..ROOMS).map(|room| if is_long(&room) { LONG.min(LIMIT) } else { SHORT }).collect();
         let crowd = Crowd::new(&nodes, &Arc::new(rooms), Ledger::new(reach), 1);
         let (processes, ledger) = (urls.iter().map(|_| None).collect(), crowd.ledger.clone());
         let mut scene = Self { nodes, ledger, processes, settings, crowd, plain: None };

@@ -19,6 +19,29 @@ use crate::{
 
 /// How long it may take until everybody has heard everything, once everything runs again.
 pub(crate) const SETTLES: Duration = Duration::from_mins(1);
+/// How many publications `long` and `short` rooms remember.
+pub(crate) const LONG: u64 = 5000;
+pub(crate) const SHORT: u64 = 8;
+/// Of a long history nobody is given more than that.
+pub(crate) const LIMIT: u64 = 300;
+
+/// The rules of rooms with recovery.
+pub(crate) const ROOM_RULES: &str = r#"
+[[namespaces]]
+name = "long"
+allow_subscribe_for_client = true
+allow_publish_for_subscriber = true
+history_size = 5000
+history_ttl = "1h"
+force_recovery = true
+[[namespaces]]
+name = "short"
+allow_subscribe_for_client = true
+allow_publish_for_subscriber = true
+history_size = 8
+history_ttl = "1h"
+force_recovery = true
+"#;
 
 /// What everybody does at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

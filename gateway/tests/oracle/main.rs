@@ -28,7 +28,7 @@ use std::{
 };
 
 use client::Habits;
-use crowd::{Crowd, SETTLES};
+use crowd::{Crowd, LIMIT, LONG, ROOM_RULES, SETTLES, SHORT};
 use ledger::Ledger;
 use plan::plan;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::index::sample};
@@ -41,11 +41,6 @@ const SHORT_LENGTH: Duration = Duration::from_secs(12);
 const CLIENTS: u32 = 200;
 const ROOMS: usize = 50;
 const PUBLISHERS: u32 = 6;
-/// How many publications rooms of the one kind and of the other remember.
-const LONG: u64 = 5000;
-const SHORT: u64 = 8;
-/// Of a long history nobody is given more than that.
-const LIMIT: u64 = 300;
 /// Waiting for an answer of Redis is short, so that a Redis that stands still is given up within the plan. Positions are
 /// compared after a loss only: nobody is helped by a comparison that would have come anyway.
 const SETTINGS: &str = r#"
@@ -54,20 +49,6 @@ channel.position_check_delay = "0s"
 shutdown.delay = "0s"
 shutdown.drain = "300ms"
 shutdown.timeout = "2s"
-[[namespaces]]
-name = "long"
-allow_subscribe_for_client = true
-allow_publish_for_subscriber = true
-history_size = 5000
-history_ttl = "1h"
-force_recovery = true
-[[namespaces]]
-name = "short"
-allow_subscribe_for_client = true
-allow_publish_for_subscriber = true
-history_size = 8
-history_ttl = "1h"
-force_recovery = true
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -80,7 +61,7 @@ async fn everybody_hears_everything_once_and_in_order_or_is_told_that_it_is_gone
     let length = seconds.map_or(SHORT_LENGTH, Duration::from_secs);
     println!("{length:?} with ROOMCAST_ORACLE_SEED={seed}");
 
-    let mut world = World::start(2, SETTINGS);
+    let mut world = World::start(2, &format!("{SETTINGS}{ROOM_RULES}"));
     let rooms = Arc::new(
         (0..ROOMS).map(|room| format!("{}:{room}", if is_short(room) { "short" } else { "long" })).collect::<Vec<_>>(),
     );
