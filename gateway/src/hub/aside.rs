@@ -92,6 +92,8 @@ mod tests {
     use crate::{
         hub::{
             Deliver, Delivered, Hub, Mail, Outbox,
+            position::Run,
+            room::Put,
             testing::{Listener, at, hub, kept, listener, payloads, publications, said, seat, turn},
         },
         metrics::Metrics,
@@ -309,19 +311,16 @@ mod tests {
         let hub = hub();
         let room = hub.open("room");
         let listener = enter(&room, at(0));
-        let (crate::hub::room::Put::YourTurn, _) = room.put(event(1), usize::MAX) else {
-            panic!("nobody has the turn")
-        };
+        let mut first = Run::from_buf([event(1)]);
+        assert!(matches!(room.put(&mut first, usize::MAX), Put::YourTurn), "nobody has the turn");
         assert_eq!(room.check(Some(at(0)), at(1)), 0, "it is on its way");
-        let batch = room.take_batch().unwrap();
-        turn(&room, batch);
+        turn(&room, first);
         assert!(room.take_batch().is_none());
         assert!(listener.take_mail().is_empty());
-        let (crate::hub::room::Put::YourTurn, _) = room.put(event(2), usize::MAX) else {
-            panic!("nobody has the turn")
-        };
+        let mut second = Run::from_buf([event(2)]);
+        assert!(matches!(room.put(&mut second, usize::MAX), Put::YourTurn), "nobody has the turn");
         assert_eq!(room.check(Some(at(1)), at(3)), 0);
-        turn(&room, room.take_batch().unwrap());
+        turn(&room, second);
         assert!(room.take_batch().is_none());
         assert_eq!((payloads(&listener).len(), listener.take_mail()), (2, lost(&room).into()));
     }

@@ -10,10 +10,9 @@ use roomcast_shared::event::Event;
 use super::{
     Delivered, Outbox, Seat, SlowPolicy,
     joined::{Buffer, Joined},
-    position::Runs,
+    position::{Run, Runs},
     room::{Put, Room},
-    seats::Hearing,
-    segment::Segments,
+    seats::{Hearing, Turn},
 };
 
 /// Up to this many seats the caller delivers itself: that costs less than handing the work to a task.
@@ -26,40 +25,32 @@ const GATHERING_PAUSE: Duration = Duration::from_millis(1);
 /// Puts an event into the room's inbox and sees to it that somebody delivers it.
 pub(super) fn deliver(room: &Arc<Room>, event: Event) -> Delivered {
     let limit = room.jobs.inbox_limit;
-    let (put, full) = room.put(event, limit);
-    if let Put::YourTurn = put {
-        take_turn(room);
+    let mut run = Run::from_buf([event]);
+    match room.put(&mut run, limit) {
+        Put::Waits => {}
+        Put::Full => return Delivered::Full(room.space(limit)),
+        Put::YourTurn => take_turn(run, room),
     }
-    if !full {
-        return Delivered::Taken;
-    }
-    Delivered::Full(room.space(limit))
+    Delivered::Taken
 }
 
-fn take_turn(room: &Arc<Room>) {
-    if room.len() > SEATS_SERVED_BY_CALLER {
-        room.jobs.tracker.spawn(job(room.clone()));
+/// One turn is the caller's in a small room. If others add to it meanwhile, a job goes on, so that no caller is kept for long.
+fn take_turn(run: Run, room: &Arc<Room>) {
+    let Some(turn) = room.begin(&run, SEATS_SERVED_BY_CALLER) else {
+        room.jobs.tracker.spawn(job(run, room.clone()));
         return;
-    }
-    // One turn is the caller's; if others add to it meanwhile, a job goes on, so that no caller is kept for long.
-    if let Some(batch) = room.take_batch() {
-        for run in Runs::new(batch) {
-            // The seats are looked at after the batch is taken: it may hold what was said after somebody sat down just now.
-            let (joined, segments) = begin(run, room);
-            for seats in &segments {
-                hand_out(&joined, seats, room);
-            }
-        }
-    }
+    };
+    hand_to_all(&Joined::new(run, &turn, room.jobs.compress_from), &turn, room);
     if let Some(batch) = room.take_batch() {
         room.jobs.tracker.spawn(job_from(batch, room.clone()));
     }
 }
 
-async fn job(room: Arc<Room>) {
-    if let Some(batch) = room.take_batch() {
-        job_from(batch, room).await;
-    }
+/// What came since the room was found idle goes with what found it so.
+async fn job(run: Run, room: Arc<Room>) {
+    let mut batch = run.into_vec();
+    room.gather(&mut batch);
+    job_from(batch, room).await;
 }
 
 async fn job_from(mut batch: Vec<Event>, room: Arc<Room>) {
@@ -82,13 +73,16 @@ async fn job_from(mut batch: Vec<Event>, room: Arc<Room>) {
 
 /// Delivers one run. Further segments of a large room are walked through by tasks of their own, and the turn ends with the
 /// last of them.
-async fn turn(run: Vec<Event>, room: &Arc<Room>) {
-    let (joined, segments) = begin(run, room);
-    if let [seats] = &segments[..] {
-        return hand_out(&joined, seats, room);
+async fn turn(run: Run, room: &Arc<Room>) {
+    let turn = begin(&run, room);
+    let joined = Joined::new(run, &turn, room.jobs.compress_from);
+    if turn.segments.len() <= 1 {
+        return hand_to_all(&joined, &turn, room);
     }
+    hand_to_late(&joined, &turn.late, room);
     let joined = Arc::new(joined);
-    let others: Vec<_> = segments
+    let others: Vec<_> = turn
+        .segments
         .into_iter()
         .map(|seats| {
             let (joined, room) = (joined.clone(), room.clone());
@@ -100,20 +94,24 @@ async fn turn(run: Vec<Event>, room: &Arc<Room>) {
     }
 }
 
-/// Settles who hears a run, and tells those who do not hear it as the others do.
-pub(super) fn begin(run: Vec<Event>, room: &Arc<Room>) -> (Joined, Segments) {
-    let run = Arc::new(run);
-    let turn = room.begin(&run);
-    let joined = Joined::new(room.name().clone(), run, &turn, room.jobs.compress_from);
-    hand_to_late(&joined, &turn.late, room);
-    (joined, turn.segments)
+/// Settles who hears a run.
+pub(super) fn begin(run: &[Event], room: &Room) -> Turn {
+    room.begin(run, usize::MAX).expect("no room has more seats than that")
+}
+
+/// Tells everybody, one after the other.
+pub(super) fn hand_to_all(joined: &Joined, turn: &Turn, room: &Room) {
+    hand_to_late(joined, &turn.late, room);
+    for seats in &turn.segments {
+        hand_out(joined, seats, room);
+    }
 }
 
 /// The loop: a reference to the joined bytes into each outbox, and nothing else.
-pub(super) fn hand_out(joined: &Joined, seats: &[Seat], room: &Room) {
+fn hand_out(joined: &Joined, seats: &[Seat], room: &Room) {
     let mut sum = Sum::default();
     for seat in seats {
-        let buffer = joined.buffer(seat);
+        let buffer = joined.buffer(seat, room.name());
         sum.add(buffer);
         hand(buffer, seat, room, &mut sum);
     }
@@ -121,7 +119,7 @@ pub(super) fn hand_out(joined: &Joined, seats: &[Seat], room: &Room) {
 }
 
 /// The same for those who hear the room in a form of their own; where several hear the same, it is made once.
-pub(super) fn hand_to_late(joined: &Joined, late: &[Hearing], room: &Room) {
+fn hand_to_late(joined: &Joined, late: &[Hearing], room: &Room) {
     if late.is_empty() {
         return;
     }
@@ -130,7 +128,7 @@ pub(super) fn hand_to_late(joined: &Joined, late: &[Hearing], room: &Room) {
     for hearing in late {
         let seat = &hearing.seat;
         let kind = (seat.wire as u8, seat.join_leave, seat.group, hearing.after, hearing.session);
-        let buffer = made.entry(kind).or_insert_with(|| joined.own_buffer(hearing));
+        let buffer = made.entry(kind).or_insert_with(|| joined.own_buffer(hearing, room.name()));
         sum.add(buffer);
         hand(buffer, seat, room, &mut sum);
     }

@@ -35,6 +35,12 @@ pub enum Opcode {
     Pong = 0xA,
 }
 
+/// Bytes of the header that messages of middle length have, for which place is kept while a message is made.
+const USUAL_HEADER: usize = 4;
+
+const BEFORE_EVENT: &[u8] = b"data: ";
+const AFTER_EVENT: &[u8] = b"\n\n";
+
 /// How the bytes towards a client are made: encoding, framing and envelope together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -176,12 +182,12 @@ impl Wire {
     pub fn put_message(self, message: &[u8], out: &mut Vec<u8>) {
         match self.framing() {
             Framing::WebSocket(opcode) => put_frame_header(opcode, message.len(), out),
-            Framing::Event => out.extend_from_slice(b"data: "),
+            Framing::Event => out.extend_from_slice(BEFORE_EVENT),
             Framing::Line | Framing::None => {}
         }
         out.extend_from_slice(message);
         match self.framing() {
-            Framing::Event => out.extend_from_slice(b"\n\n"),
+            Framing::Event => out.extend_from_slice(AFTER_EVENT),
             Framing::Line => out.push(b'\n'),
             Framing::WebSocket(_) | Framing::None => {}
         }
@@ -216,15 +222,37 @@ impl Wire {
     /// 3506 where a payload in it is no JSON and the client speaks JSON; for an error towards a client that only listens,
     /// the disconnect that stands for it.
     pub fn put_reply(self, reply: &Reply, out: &mut Vec<u8>) -> Result<(), Disconnect> {
-        let mut message = Vec::with_capacity(256);
         if self.is_unidirectional() {
             let Some(push) = alone(reply)? else { return Ok(()) };
-            self.encoding().encode_push(&push, &mut message)
+            self.put_made(out, |out| self.encoding().encode_push(&push, out))
         } else {
-            self.encoding().encode_reply(reply, &mut message)
+            self.put_made(out, |out| self.encoding().encode_reply(reply, out))
         }
-        .map_err(|_| Disconnect::INAPPROPRIATE_PROTOCOL)?;
-        self.put_message(&message, out);
+        .map_err(|_| Disconnect::INAPPROPRIATE_PROTOCOL)
+    }
+
+    /// Appends one message that `make` appends, in its frame; nothing where that fails.
+    fn put_made<E>(self, out: &mut Vec<u8>, make: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
+        let begin = out.len();
+        match self.framing() {
+            Framing::WebSocket(_) => out.extend_from_slice(&[0; USUAL_HEADER]),
+            Framing::Event => out.extend_from_slice(BEFORE_EVENT),
+            Framing::Line | Framing::None => {}
+        }
+        make(out).inspect_err(|_| out.truncate(begin))?;
+        match self.framing() {
+            Framing::WebSocket(opcode) => {
+                let (header, length) = frame_header(opcode, out.len() - begin - USUAL_HEADER);
+                if length == USUAL_HEADER {
+                    out[begin..begin + USUAL_HEADER].copy_from_slice(&header[..USUAL_HEADER]);
+                } else {
+                    out.splice(begin..begin + USUAL_HEADER, header[..length].iter().copied());
+                }
+            }
+            Framing::Event => out.extend_from_slice(AFTER_EVENT),
+            Framing::Line => out.push(b'\n'),
+            Framing::None => {}
+        }
         Ok(())
     }
 
@@ -242,10 +270,26 @@ impl Wire {
         }
     }
 
-    /// Appends the push of one publication, without a frame; nothing where it is no JSON and the encoding is.
-    pub(super) fn encode_publication(self, room: &str, publication: &Publication, message: &mut Vec<u8>) -> bool {
+    /// Appends the push of one publication in its frame, compressed from `compress_from` bytes on where that was agreed on;
+    /// nothing where it is no JSON and the encoding is.
+    pub(super) fn put_publication(
+        self,
+        room: &str,
+        publication: &Publication,
+        compress_from: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
         let form = Form { envelope: self.envelope(), ..Form::default() };
-        self.encoding().encode_publication_as(form, room, publication, message).is_ok()
+        let make = |out: &mut Vec<u8>| self.encoding().encode_publication_as(form, room, publication, out);
+        if !self.is_deflated() {
+            return self.put_made(out, make).is_ok();
+        }
+        let mut message = Vec::new();
+        let fits = make(&mut message).is_ok();
+        if fits {
+            self.put_compressed(&message, compress_from, out);
+        }
+        fits
     }
 
     /// What is around a push.
@@ -282,17 +326,27 @@ fn alone(reply: &Reply) -> Result<Option<Cow<'_, Push>>, Disconnect> {
 
 /// Appends the header of an unfragmented, unmasked frame: 2, 4 or 10 bytes.
 pub fn put_frame_header(opcode: Opcode, length: usize, out: &mut Vec<u8>) {
-    out.push(0x80 | opcode as u8);
+    let (header, of_it) = frame_header(opcode, length);
+    out.extend_from_slice(&header[..of_it]);
+}
+
+/// The header of such a frame, and how many bytes of this it has.
+fn frame_header(opcode: Opcode, length: usize) -> ([u8; 10], usize) {
+    let mut header = [0; 10];
+    header[0] = 0x80 | opcode as u8;
     if let Ok(short) = u8::try_from(length)
         && short < 126
     {
-        out.push(short);
+        header[1] = short;
+        (header, 2)
     } else if let Ok(medium) = u16::try_from(length) {
-        out.push(126);
-        out.extend_from_slice(&medium.to_be_bytes());
+        header[1] = 126;
+        header[2..4].copy_from_slice(&medium.to_be_bytes());
+        (header, 4)
     } else {
-        out.push(127);
-        out.extend_from_slice(&(length as u64).to_be_bytes());
+        header[1] = 127;
+        header[2..].copy_from_slice(&(length as u64).to_be_bytes());
+        (header, 10)
     }
 }
 
@@ -335,11 +389,33 @@ mod tests {
         ];
         let publication = Publication { data: Bytes::from_static(b"[\n1]"), ..Publication::default() };
         for (wire, expected) in cases {
-            let (mut message, mut out) = (Vec::new(), Vec::new());
-            assert!(wire.encode_publication("a", &publication, &mut message));
-            wire.put_message(&message, &mut out);
+            let mut out = Vec::new();
+            assert!(wire.put_publication("a", &publication, usize::MAX, &mut out));
             let said: String = out.into_iter().map(char::from).collect();
             assert_eq!(said, expected, "{wire:?}");
+        }
+    }
+
+    /// Messages of every length of header, made in their frames behind others, and what could not be made leaves no trace.
+    #[test]
+    fn a_message_is_the_same_made_in_its_frame_or_put_into_it() {
+        for wire in Wire::ALL {
+            for length in [0, 125, 126, 65_535, 65_536] {
+                let message = vec![b'x'; length];
+                let (mut made, mut put) = (b"before".to_vec(), b"before".to_vec());
+                wire.put_message(&message, &mut put);
+                let refused = wire.put_made(&mut made, |out| {
+                    out.push(b'y');
+                    Err(())
+                });
+                assert!(refused.is_err() && made == b"before");
+                wire.put_made::<()>(&mut made, |out| {
+                    out.extend_from_slice(&message);
+                    Ok(())
+                })
+                .unwrap();
+                assert!(made == put, "{wire:?}, {length} bytes");
+            }
         }
     }
 

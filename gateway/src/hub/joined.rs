@@ -3,6 +3,7 @@
 
 use std::{
     borrow::Cow,
+    cell::Cell,
     ops::Range,
     sync::{Arc, OnceLock},
 };
@@ -22,6 +23,7 @@ use roomcast_shared::{
 use super::{
     GroupId, Seat, Wire,
     group::Group,
+    position::Run,
     seats::{Hearing, Turn},
 };
 
@@ -40,21 +42,33 @@ pub(super) struct Buffer {
     pub(super) then_close: Option<Disconnect>,
 }
 
-/// A buffer for seats that hear who comes and goes, and one for those that do not, for each wire.
-type Buffers = [[OnceLock<Box<Buffer>>; 2]; Wire::COUNT];
+/// A buffer for each kind of seat.
+type Buffers = [OnceLock<Box<Buffer>>; 2 * Wire::COUNT];
 
 fn no_buffers() -> Buffers {
-    [const { [const { OnceLock::new() }; 2] }; Wire::COUNT]
+    [const { OnceLock::new() }; 2 * Wire::COUNT]
+}
+
+/// A larger buffer is given away as it was written; a smaller one is copied, and where it was written is kept.
+const LARGE: usize = 16 * 1024;
+
+thread_local! {
+    /// Where buffers are written: its memory is kept from turn to turn.
+    static DESK: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// The events of one run.
 pub(super) struct Joined {
-    room: Arc<str>,
-    events: Arc<Vec<Event>>,
+    events: Run,
     /// Somebody comes or goes in them.
     moves: bool,
+    /// Publications of so many bytes and more are compressed where that was agreed on.
     compress_from: usize,
-    plain: Buffers,
+    /// The kind of the room's first seat, which in most rooms is that of all, and its buffer, which needs no memory of its
+    /// own.
+    usual: usize,
+    first: OnceLock<Buffer>,
+    others: OnceLock<Box<Buffers>>,
     groups: Vec<Option<Box<Grouped>>>,
 }
 
@@ -81,36 +95,52 @@ enum Form {
 impl Joined {
     /// The events of a run as the seats of `turn` hear them; publications of `compress_from` bytes and more are compressed for
     /// those that take it.
-    pub(super) fn new(room: Arc<str>, events: Arc<Vec<Event>>, turn: &Turn, compress_from: usize) -> Self {
+    pub(super) fn new(events: Run, turn: &Turn, compress_from: usize) -> Self {
         let moves = events.iter().any(|event| !matches!(event, Event::Publication(_)));
         let group = |group: &Arc<Group>| Box::new(Grouped::new(group, &events, turn.first));
         let groups = turn.groups.iter().map(|slot| slot.as_ref().map(group)).collect();
-        Self { room, events, moves, compress_from, plain: no_buffers(), groups }
+        let first = turn.segments.first().and_then(|seats| seats.first());
+        let usual = first.map_or(0, |seat| kind(seat, moves));
+        Self { events, moves, compress_from, usual, first: OnceLock::new(), others: OnceLock::new(), groups }
     }
 
-    /// What a seat hears that hears all its group does.
+    /// What a seat of that room hears that hears all its group does.
     #[inline]
-    pub(super) fn buffer(&self, seat: &Seat) -> &Buffer {
-        let kind = usize::from(seat.join_leave && self.moves);
-        if seat.group.is_plain() {
-            return self.plain[seat.wire as usize][kind]
-                .get_or_init(|| Box::new(self.encode(seat, |_, _| Form::Plain)));
+    pub(super) fn buffer(&self, seat: &Seat, room: &str) -> &Buffer {
+        if self.is_usual(seat)
+            && let Some(buffer) = self.first.get()
+        {
+            return buffer;
         }
-        self.group_buffer(seat, kind)
+        self.other_buffer(seat, room)
     }
 
-    fn group_buffer(&self, seat: &Seat, kind: usize) -> &Buffer {
+    #[inline]
+    fn is_usual(&self, seat: &Seat) -> bool {
+        seat.group.is_plain() && kind(seat, self.moves) == self.usual
+    }
+
+    /// The same where it is another one than the first, or not made yet. Kept out of the loop over the seats.
+    #[inline(never)]
+    fn other_buffer(&self, seat: &Seat, room: &str) -> &Buffer {
         static NOTHING: Buffer =
             Buffer { bytes: Bytes::new(), newest: 0..0, moves: Bytes::new(), publications: 0, then_close: None };
+        if self.is_usual(seat) {
+            return self.first.get_or_init(|| self.encode(seat, room, |_, _| Form::Plain));
+        }
+        let kind = kind(seat, self.moves);
+        if seat.group.is_plain() {
+            let others = self.others.get_or_init(|| Box::new(no_buffers()));
+            return others[kind].get_or_init(|| Box::new(self.encode(seat, room, |_, _| Form::Plain)));
+        }
         let Some(group) = self.group(seat.group) else { return &NOTHING };
-        group.buffers[seat.wire as usize][kind]
-            .get_or_init(|| Box::new(self.encode(seat, |place, _| group.forms[place].clone())))
+        group.buffers[kind].get_or_init(|| Box::new(self.encode(seat, room, |place, _| group.forms[place].clone())))
     }
 
     /// What a seat hears that hears a part only, or everything whole.
-    pub(super) fn own_buffer(&self, hearing: &Hearing) -> Buffer {
+    pub(super) fn own_buffer(&self, hearing: &Hearing, room: &str) -> Buffer {
         let group = self.group(hearing.seat.group);
-        self.encode(&hearing.seat, |place, said| match group.map(|group| &group.forms[place]) {
+        self.encode(&hearing.seat, room, |place, said| match group.map(|group| &group.forms[place]) {
             _ if !hearing.hears(said) => Form::Left,
             None => Form::Plain,
             Some(Form::Patch(_)) => Form::Whole,
@@ -122,10 +152,11 @@ impl Joined {
         if id.is_plain() { None } else { self.groups.get(id.place())?.as_deref() }
     }
 
-    fn encode(&self, seat: &Seat, form: impl Fn(usize, &Said) -> Form) -> Buffer {
-        let mut writer = Writer::new(self, seat.wire);
+    fn encode(&self, seat: &Seat, room: &str, form: impl Fn(usize, &Said) -> Form) -> Buffer {
+        let size = self.events.iter().map(size_hint).sum();
+        let mut writer = Writer::new(room, seat.wire, self.compress_from, size);
         let mut place = 0;
-        for event in &**self.events {
+        for event in &self.events {
             let fits = match event {
                 Event::Publication(said) => {
                     place += 1;
@@ -145,6 +176,12 @@ impl Joined {
         }
         writer.finish(None)
     }
+}
+
+/// Which of the buffers a seat hears: those that hear who comes and goes have others, where somebody does.
+#[inline]
+fn kind(seat: &Seat, moves: bool) -> usize {
+    2 * seat.wire as usize + usize::from(seat.join_leave && moves)
 }
 
 impl Grouped {
@@ -178,22 +215,18 @@ impl Form {
 struct Writer<'a> {
     room: &'a str,
     wire: Wire,
-    /// Publications of so many bytes and more are compressed where that was agreed on.
     compress_from: usize,
     bytes: Vec<u8>,
-    message: Vec<u8>,
     moves: Vec<u8>,
     newest: Range<usize>,
     publications: usize,
 }
 
 impl<'a> Writer<'a> {
-    fn new(joined: &'a Joined, wire: Wire) -> Self {
-        let size = joined.events.iter().map(size_hint).sum();
-        let (bytes, message) = (Vec::with_capacity(size), Vec::with_capacity(512));
-        let Joined { room, compress_from, .. } = joined;
-        let compress_from = *compress_from;
-        Self { room, wire, compress_from, bytes, message, moves: Vec::new(), newest: 0..0, publications: 0 }
+    fn new(room: &'a str, wire: Wire, compress_from: usize, size: usize) -> Self {
+        let mut bytes = DESK.take();
+        bytes.reserve_exact(size);
+        Self { room, wire, compress_from, bytes, moves: Vec::new(), newest: 0..0, publications: 0 }
     }
 
     /// Whether this kind of client can be told it.
@@ -206,11 +239,9 @@ impl<'a> Writer<'a> {
             Form::Patch(patch) => told(Delta::Patch(patch)),
         };
         let Ok(publication) = publication else { return false };
-        self.message.clear();
-        let fits = self.wire.encode_publication(self.room, &publication, &mut self.message);
+        let begin = self.bytes.len();
+        let fits = self.wire.put_publication(self.room, &publication, self.compress_from, &mut self.bytes);
         if fits {
-            let begin = self.bytes.len();
-            self.wire.put_compressed(&self.message, self.compress_from, &mut self.bytes);
             self.newest = begin..self.bytes.len();
             self.publications += 1;
         }
@@ -226,14 +257,17 @@ impl<'a> Writer<'a> {
         fits
     }
 
-    fn finish(self, then_close: Option<Disconnect>) -> Buffer {
-        Buffer {
-            bytes: self.bytes.into(),
-            newest: self.newest,
-            moves: self.moves.into(),
-            publications: self.publications,
-            then_close,
-        }
+    fn finish(mut self, then_close: Option<Disconnect>) -> Buffer {
+        let bytes = if self.bytes.len() > LARGE {
+            self.bytes.into()
+        } else {
+            let bytes = Bytes::copy_from_slice(&self.bytes);
+            self.bytes.clear();
+            self.bytes.shrink_to(2 * LARGE);
+            DESK.set(self.bytes);
+            bytes
+        };
+        Buffer { bytes, newest: self.newest, moves: self.moves.into(), publications: self.publications, then_close }
     }
 }
 

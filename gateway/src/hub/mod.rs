@@ -303,10 +303,8 @@ mod testing {
     /// One turn, in which a room of any size is served at once.
     pub(super) fn turn(room: &Arc<Room>, events: impl IntoIterator<Item = Event>) {
         for run in position::Runs::new(events.into_iter().collect()) {
-            let (joined, segments) = fanout::begin(run, room);
-            for seats in &segments {
-                fanout::hand_out(&joined, seats, room);
-            }
+            let turn = fanout::begin(&run, room);
+            fanout::hand_to_all(&joined::Joined::new(run, &turn, usize::MAX), &turn, room);
         }
     }
 }

@@ -10,12 +10,13 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use roomcast_shared::{event::Event, position::Position, publication::ClientInfo};
 use tokio::sync::Notify;
 
 use super::{
     Aside, GroupId, GroupKey, Jobs, Mail, Outbox, Seat, SeatId,
+    position::Run,
     seats::{Seats, Turn},
 };
 
@@ -49,6 +50,8 @@ struct Inbox {
     handed: u64,
     /// Comparisons with the history that wait until what was put in before them is handed out.
     checks: Vec<Check>,
+    /// Somebody waits for the next turn to take or deliver something.
+    watched: bool,
 }
 
 struct Check {
@@ -62,7 +65,10 @@ struct Check {
 pub(super) enum Put {
     /// Somebody else delivers it.
     Waits,
-    /// The caller has the turn now and must deliver until [`Room::take_batch`] gives nothing.
+    /// The same, and the inbox is full by it.
+    Full,
+    /// It does not wait: the caller has the turn now. It must deliver this, and then until [`Room::take_batch`] gives
+    /// nothing.
     YourTurn,
 }
 
@@ -182,22 +188,31 @@ impl Room {
         }
     }
 
-    /// Begins to hand out a run of events, in the history of which there is no break.
-    pub(super) fn begin(&self, run: &Arc<Vec<Event>>) -> Turn {
+    /// Begins to hand out a run of events, in the history of which there is no break. Nothing has begun where more seats
+    /// than `most` are taken.
+    pub(super) fn begin(&self, run: &[Event], most: usize) -> Option<Turn> {
         let excluded = self.jobs.excluded(run);
-        let mut turn = self.seats.lock().begin(run, &excluded);
+        let mut seats = self.seats.lock();
+        if seats.len() > most {
+            return None;
+        }
+        let mut turn = seats.begin(run, &excluded);
+        drop(seats);
         self.tell_lost(std::mem::take(&mut turn.lost));
-        turn
+        Some(turn)
     }
 
-    /// Puts an event last. Also says whether the inbox is full by it.
-    pub(super) fn put(&self, event: Event, limit: usize) -> (Put, bool) {
+    /// Puts events last, or leaves them where they are, to be delivered by the caller, if nobody delivers.
+    pub(super) fn put(&self, events: &mut Run, limit: usize) -> Put {
         let mut inbox = self.inbox.lock();
-        inbox.bytes += cost(&event);
-        inbox.waiting.push(event);
-        inbox.put += 1;
-        let full = inbox.bytes > limit;
-        if std::mem::replace(&mut inbox.turn, true) { (Put::Waits, full) } else { (Put::YourTurn, full) }
+        inbox.put += events.len() as u64;
+        if !std::mem::replace(&mut inbox.turn, true) {
+            inbox.taken += events.len() as u64;
+            return Put::YourTurn;
+        }
+        inbox.bytes += events.iter().map(cost).sum::<usize>();
+        inbox.waiting.extend(events.drain(..));
+        if inbox.bytes > limit { Put::Full } else { Put::Waits }
     }
 
     /// What the holder of the turn delivers next; nothing, and the turn ends, when the inbox is empty. Whoever asks has
@@ -218,12 +233,27 @@ impl Room {
                 inbox.turn = false;
                 None
             } else {
-                Some(inbox.take(TURN))
+                Some(inbox.take(TURN, 1))
             };
-            inbox.taken += batch.as_ref().map_or(0, Vec::len) as u64;
-            drop(inbox);
-            self.moved.notify_waiters();
+            self.tell(inbox);
             return batch;
+        }
+    }
+
+    /// Adds to a batch, of which nothing is handed out yet, what was put in behind it, up to what one turn takes.
+    pub(super) fn gather(&self, batch: &mut Vec<Event>) {
+        let mut inbox = self.inbox.lock();
+        let space = TURN.saturating_sub(batch.iter().map(cost).sum());
+        batch.append(&mut inbox.take(space, 0));
+        self.tell(inbox);
+    }
+
+    /// Tells whoever waits for it that something was taken or delivered.
+    fn tell(&self, mut inbox: MutexGuard<'_, Inbox>) {
+        let watched = std::mem::take(&mut inbox.watched);
+        drop(inbox);
+        if watched {
+            self.moved.notify_waiters();
         }
     }
 
@@ -248,8 +278,12 @@ impl Room {
         loop {
             // Made before the look at the inbox, it is told of a change that comes between the two.
             let moved = self.moved.notified();
-            if holds(&self.inbox.lock()) {
-                return;
+            {
+                let mut inbox = self.inbox.lock();
+                if holds(&inbox) {
+                    return;
+                }
+                inbox.watched = true;
             }
             moved.await;
         }
@@ -257,21 +291,21 @@ impl Room {
 }
 
 impl Inbox {
-    /// Takes from the front events of `bytes` together, at least one.
-    fn take(&mut self, bytes: usize) -> Vec<Event> {
-        if self.bytes <= bytes {
-            self.bytes = 0;
-            return std::mem::take(&mut self.waiting);
-        }
-        let mut taken = 0;
-        let fits = self.waiting.iter().take_while(|event| {
-            let first = taken == 0;
-            taken += cost(event);
-            first || taken <= bytes
-        });
-        let count = fits.count();
-        let batch: Vec<_> = self.waiting.drain(..count).collect();
+    /// Takes from the front events of `bytes` together, of those that there are at least as many as `least`.
+    fn take(&mut self, bytes: usize, least: usize) -> Vec<Event> {
+        let batch = if self.bytes <= bytes {
+            std::mem::take(&mut self.waiting)
+        } else {
+            let mut taken = 0;
+            let fits = self.waiting.iter().take_while(|event| {
+                taken += cost(event);
+                taken <= bytes
+            });
+            let count = fits.count().max(least);
+            self.waiting.drain(..count).collect()
+        };
         self.bytes -= batch.iter().map(cost).sum::<usize>();
+        self.taken += batch.len() as u64;
         batch
     }
 
@@ -298,7 +332,10 @@ pub(super) fn cost(event: &Event) -> usize {
 mod tests {
     //! Seats, the inbox and the turn, at the places where threads meet.
 
-    use std::{thread, time::Duration};
+    use std::{
+        thread,
+        time::{Duration, Instant},
+    };
 
     use bytes::Bytes;
     use proptest::prelude::*;
@@ -314,6 +351,10 @@ mod tests {
 
     fn publication(length: usize) -> Event {
         Publication { data: vec![b'1'; length].into(), ..Publication::default() }.into()
+    }
+
+    fn put(room: &Room, event: Event, limit: usize) -> Put {
+        room.put(&mut Run::from_buf([event]), limit)
     }
 
     fn length(event: &Event) -> usize {
@@ -335,19 +376,47 @@ mod tests {
             lengths in proptest::collection::vec(prop_oneof![1..2000_usize, 60_000..70_000_usize], 1..120),
         ) {
             let room = room();
-            for (place, length) in lengths.iter().enumerate() {
-                let (put, full) = room.put(publication(*length), 100_000);
-                prop_assert_eq!(matches!(put, Put::YourTurn), place == 0);
-                prop_assert_eq!(full, lengths[..=place].iter().map(|length| length + OVERHEAD).sum::<usize>() > 100_000);
-            }
             let mut taken = Vec::new();
+            for (place, length) in lengths.iter().enumerate() {
+                let full = lengths[1..=place.max(1).min(lengths.len() - 1)].iter().map(|length| length + OVERHEAD);
+                let full = place > 0 && full.sum::<usize>() > 100_000;
+                let mut run = Run::from_buf([publication(*length)]);
+                match room.put(&mut run, 100_000) {
+                    Put::YourTurn => taken.extend(run.iter().map(self::length)),
+                    put => prop_assert_eq!(matches!(put, Put::Full), full),
+                }
+                prop_assert_eq!(taken.len(), 1, "only the first one finds the room idle");
+            }
             while let Some(batch) = room.take_batch() {
                 prop_assert!(batch.len() == 1 || batch.iter().map(cost).sum::<usize>() <= TURN);
                 taken.extend(batch.iter().map(length));
             }
             prop_assert_eq!(taken, lengths);
             prop_assert_eq!(room.inbox.lock().bytes, 0);
-            prop_assert!(matches!(room.put(publication(1), 1).0, Put::YourTurn), "the turn ended");
+            prop_assert!(matches!(put(&room, publication(1), 1), Put::YourTurn), "the turn ended");
+        }
+    }
+
+    /// Of what comes before a job has begun, one turn is made.
+    #[test]
+    fn a_batch_gathers_what_was_put_in_behind_it() {
+        let room = room();
+        for (first, behind, gathered) in
+            [(1, vec![], 0), (1, vec![2, 3], 2), (70_000, vec![2], 0), (1, vec![65_000, 1], 1)]
+        {
+            let mut run = Run::from_buf([publication(first)]);
+            assert!(matches!(room.put(&mut run, usize::MAX), Put::YourTurn));
+            for length in &behind {
+                assert!(matches!(put(&room, publication(*length), usize::MAX), Put::Waits));
+            }
+            let mut batch = run.into_vec();
+            room.gather(&mut batch);
+            let wanted: Vec<_> = [first].iter().chain(&behind[..gathered]).copied().collect();
+            assert_eq!(batch.iter().map(length).collect::<Vec<_>>(), wanted);
+            let rest: Vec<_> = std::iter::from_fn(|| room.take_batch()).flatten().map(|event| length(&event)).collect();
+            assert_eq!(rest, behind[gathered..], "what did not fit comes next");
+            let inbox = room.inbox.lock();
+            assert_eq!((inbox.bytes, inbox.handed, inbox.taken), (0, inbox.put, inbox.put));
         }
     }
 
@@ -355,7 +424,7 @@ mod tests {
     async fn whoever_waits_for_space_is_told_when_a_turn_makes_it() {
         const LIMIT: usize = 100_000;
         let room = room();
-        while !room.put(publication(1000), LIMIT).1 {}
+        while !matches!(put(&room, publication(1000), LIMIT), Put::Full) {}
         let waiting: Vec<_> = (0..3).map(|_| tokio::spawn(room.space(LIMIT))).collect();
         tokio::task::yield_now().await;
         assert!(waiting.iter().all(|waiting| !waiting.is_finished()));
@@ -388,13 +457,16 @@ mod tests {
                 thread::yield_now();
             };
             // The other one goes on to where it takes its batch. However far it comes, the seat must be heard.
-            parking_lot::MutexGuard::unlocked(&mut seats, || thread::sleep(Duration::from_millis(50)));
+            MutexGuard::unlocked(&mut seats, || thread::sleep(Duration::from_millis(50)));
             seats.add(Seat::new(script.clone(), Wire::JsonWebSocket));
             inbox.waiting.push(Publication { data: Bytes::from_static(b"42"), ..Publication::default() }.into());
             inbox.bytes += OVERHEAD + 2;
         });
-        let said = script.socket().said();
-        let said = String::from_utf8_lossy(&said);
-        assert!(said.contains(r#""data":42"#), "heard only {said:?}");
+        let said = || String::from_utf8_lossy(&script.socket().said()).into_owned();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !said().contains(r#""data":42"#) {
+            assert!(Instant::now() < deadline, "heard only {:?}", said());
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 }

@@ -197,7 +197,7 @@ impl Seats {
     }
 
     /// A run of events begins to be handed out. Within it the history has no break.
-    pub(super) fn begin(&mut self, run: &Arc<Vec<Event>>, excluded: &[Excluded]) -> Turn {
+    pub(super) fn begin(&mut self, run: &[Event], excluded: &[Excluded]) -> Turn {
         let span = Span::of(run);
         let mut lost = Vec::new();
         if let Some(span) = &span {

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::{Outbox, Seat, late::Late, outbox};
 
 /// Seats of one segment.
@@ -10,7 +12,7 @@ pub(super) const SEGMENT: usize = 2048;
 
 /// Seats, behind a counted reference: a delivery walks through what it found, and a join that comes meanwhile copies one
 /// segment at the most.
-pub(super) type Segments = Vec<Arc<Vec<Seat>>>;
+pub(super) type Segments = SmallVec<[Arc<Vec<Seat>>; 1]>;
 
 /// A segment.
 #[derive(Default)]

@@ -22,7 +22,7 @@ pub(super) struct Side {
     id: u32,
     /// Where the room stood when it was opened.
     opened: Option<Position>,
-    runs: Vec<Arc<Vec<Event>>>,
+    runs: Vec<Arc<[Event]>>,
     bytes: usize,
     limit: usize,
     /// More was said than it holds, so that nothing is kept any more.
@@ -54,11 +54,12 @@ impl Sides {
         self.all.is_empty()
     }
 
-    /// Keeps a run for each.
-    pub(super) fn record(&mut self, run: &Arc<Vec<Event>>) {
+    /// Keeps a run for each. It is copied once, and that only where somebody is about to enter.
+    pub(super) fn record(&mut self, run: &[Event]) {
         if self.all.is_empty() {
             return;
         }
+        let run: Arc<[Event]> = run.into();
         let bytes: usize = run.iter().map(cost).sum();
         for side in &mut self.all {
             side.bytes += bytes;

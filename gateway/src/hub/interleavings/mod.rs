@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use self::world::{Comparison, Newcomer, Step, World};
+use self::world::{By, Comparison, Newcomer, Step, World};
 use super::{GroupKey, Jobs, SlowPolicy};
 
 mod world;
@@ -69,9 +69,13 @@ fn play_all(make: impl Fn() -> World) -> usize {
 #[test]
 fn whoever_enters_while_others_speak_hears_everything_once_and_in_order() {
     let jobs = Arc::new(Jobs::idle());
-    for (before, to_say) in [(0, 2), (1, 2)] {
-        let count = play_all(|| World::new(&jobs, before, to_say));
-        println!("{before} before, {to_say} said: {count} orders");
+    for (before, to_say, by) in [(0, 2, By::Job), (1, 2, By::Job), (0, 2, By::Caller), (1, 2, By::Caller)] {
+        let count = play_all(|| {
+            let mut world = World::new(&jobs, before, to_say);
+            world.by = by;
+            world
+        });
+        println!("{before} before, {to_say} said, delivered by {by:?}: {count} orders");
         assert!(count > 1000, "{count} orders are too few");
     }
 }

@@ -11,10 +11,10 @@ use roomcast_shared::{
 
 use crate::hub::{
     Aside, Jobs, Mail, Outbox, Room, Seat, SeatId, Wire,
-    fanout::{hand_out, hand_to_late},
+    fanout::{begin, hand_to_all},
     joined::Joined,
     outbox::tests::Script,
-    position::Runs,
+    position::{Run, Runs},
     room::Put,
     seats::Turn,
     testing::{Listener, at, kept, listener, seat},
@@ -39,8 +39,17 @@ pub(super) enum Step {
 enum Delivery {
     Idle,
     Holds,
-    Runs(VecDeque<Vec<Event>>),
-    Begun(Box<(Joined, Turn)>, VecDeque<Vec<Event>>),
+    /// A job was made for what found the room idle, and has not begun.
+    Waits(Box<Run>),
+    Runs(VecDeque<Run>),
+    Begun(Box<(Joined, Turn)>, VecDeque<Run>),
+}
+
+/// Who delivers: who brought it, as in small rooms, or a job.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum By {
+    Caller,
+    Job,
 }
 
 /// How far the newcomer has come.
@@ -73,6 +82,8 @@ pub(super) struct World {
     pub(super) may_lose: usize,
     /// A run is begun and handed out in one step, where that makes too many orders otherwise.
     pub(super) coarse: bool,
+    /// Who delivers what finds the room idle.
+    pub(super) by: By,
     delivery: Delivery,
     pub(super) newcomer: Newcomer,
     /// How often the newcomer leaves and comes back over the same outbox, and whether it waits as sessions do for what is
@@ -112,6 +123,7 @@ impl World {
             loses: false,
             may_lose: 0,
             coarse: false,
+            by: By::Job,
             delivery: Delivery::Idle,
             newcomer: Newcomer::Outside,
             returns: 0,
@@ -170,8 +182,12 @@ impl World {
             Step::Arrive => {
                 let event = self.on_its_way.pop_front().expect("it is possible");
                 self.behind = self.behind.saturating_sub(1);
-                if let (Put::YourTurn, _) = self.room.put(event, usize::MAX) {
-                    self.delivery = Delivery::Holds;
+                let mut run = Run::from_buf([event]);
+                if let Put::YourTurn = self.room.put(&mut run, usize::MAX) {
+                    self.delivery = match self.by {
+                        By::Caller => Delivery::Runs([run].into()),
+                        By::Job => Delivery::Waits(Box::new(run)),
+                    };
                 }
             }
             Step::Lose => {
@@ -192,18 +208,20 @@ impl World {
                 None => Delivery::Idle,
                 Some(batch) => Delivery::Runs(Runs::new(batch).collect()),
             },
+            Delivery::Waits(run) => {
+                let mut batch = run.into_vec();
+                self.room.gather(&mut batch);
+                Delivery::Runs(Runs::new(batch).collect())
+            }
             Delivery::Runs(mut runs) => {
-                let run = Arc::new(runs.pop_front().expect("a run is left"));
-                let turn = self.room.begin(&run);
-                let joined = Joined::new(self.room.name().clone(), run, &turn, usize::MAX);
+                let run = runs.pop_front().expect("a run is left");
+                let turn = begin(&run, &self.room);
+                let joined = Joined::new(run, &turn, usize::MAX);
                 Delivery::Begun(Box::new((joined, turn)), runs)
             }
             Delivery::Begun(begun, runs) => {
                 let (joined, turn) = *begun;
-                hand_to_late(&joined, &turn.late, &self.room);
-                for seats in &turn.segments {
-                    hand_out(&joined, seats, &self.room);
-                }
+                hand_to_all(&joined, &turn, &self.room);
                 if runs.is_empty() { Delivery::Holds } else { Delivery::Runs(runs) }
             }
         };
