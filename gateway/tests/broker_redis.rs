@@ -278,6 +278,29 @@ async fn a_killed_connection_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_rooms_are_asked_for_again_in_few_commands() {
+    let mut server = RedisServer::start();
+    let node = Node::with(&RedisOptions { io_timeout: DEADLINE, ..options(server.url()) });
+    let rooms: Vec<_> = (0..100_000).map(|number| format!("room {number}")).collect();
+    let answers = join_all(rooms.iter().map(|room| node.subscribe(room))).await;
+    assert!(answers.iter().all(Result::is_ok));
+    server.kill();
+    node.until_lost().await;
+    server.restart();
+    node.until_hearing().await;
+    let told = |section| server.command(&["INFO", section]).concat();
+    assert!(told("stats").contains("pubsub_channels:100000\r\n"), "{}", told("stats"));
+    let stats = told("commandstats");
+    let calls = stats.split_once("cmdstat_subscribe:calls=").and_then(|(_, rest)| rest.split(',').next()?.parse().ok());
+    assert!(calls.is_some_and(|calls: u32| calls <= 200), "{stats}");
+    for room in [&rooms[0], &rooms[99_999]] {
+        node.publish_stubbornly(room, "after").await;
+        assert_eq!(node.recorder.wait(room, 1).await[0], "after");
+    }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rooms_wanted_during_an_outage_are_heard_after_it() {
     let mut server = RedisServer::start();
     let node = Node::with(&RedisOptions::new(server.url()));
