@@ -13,7 +13,7 @@ PYTEST := $(DEPLOY_TESTS)/.venv/bin/pytest --rootdir $(DEPLOY_TESTS) -c $(DEPLOY
 DEBUG_BIN := $(CURDIR)/target/debug/roomcast
 RELEASE_BIN := $(CURDIR)/target/release/roomcast
 
-.PHONY: help run test bench figures million up tools deploy-tools fmt clippy doc unit oracle faults stores binaries release interop \
+.PHONY: help run test bench figures million up tools deploy-tools fmt clippy doc unit oracle faults stores fuzz binaries release interop \
 	openapi browser autobahn deploy-check deploy-live deny
 
 help: ## This list
@@ -79,6 +79,10 @@ faults: tools ## One fault after the other under load: what becomes of publicati
 
 stores: tools ## The tests of history, presence and recovery over Redis 6.2 and 8.2, Valkey 8 and Valkey 9
 	scripts/stores.sh
+
+# What a search finds is written where the tests of the package play it, with those inputs that are kept.
+fuzz: ## What comes from outside, a minute for each of the fuzzing targets; `SECONDS_EACH=600 TARGETS="websocket::frames"`
+	scripts/fuzz.sh $(or $(SECONDS_EACH),60) $(TARGETS)
 
 release: ## Programs as they are shipped
 	cargo build --release --workspace --bins --locked

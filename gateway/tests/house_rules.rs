@@ -201,6 +201,32 @@ fn variables_are_named_in_config_alone() {
     }
 }
 
+/// Readers are opened to the fuzzing targets in files of that name, and nothing else differs in what is shipped.
+#[test]
+fn what_is_there_for_fuzzing_stands_apart() {
+    let sources = sources();
+    let mut opened = 0;
+    for source in sources.iter().filter(|source| source.path.starts_with("gateway/src/")) {
+        let lines: Vec<_> = source.text.lines().map(str::trim).collect();
+        for (place, line) in lines.iter().enumerate() {
+            let at = format!("{}:{}", source.path, place + 1);
+            let asks = line.contains("\"fuzzing\"");
+            assert!(!asks || *line == "#[cfg(feature = \"fuzzing\")]", "{at}: the feature is asked for in another way");
+            let opens = lines.get(place + 1).is_some_and(|next| *next == "pub mod fuzzing;");
+            assert_eq!(asks, opens, "{at}: a module `fuzzing`, and nothing else, stands behind the feature");
+            opened += usize::from(opens);
+        }
+    }
+    let files = sources.iter().filter(|source| source.path.ends_with("/fuzzing.rs")).count();
+    assert!(files > 0 && opened == files, "{opened} modules in {files} files");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("the manifest");
+    assert!(!manifest.contains("\ndefault = "), "no feature is on where none is asked for");
+    let targets = fs::read_to_string(root.join("fuzz/Cargo.toml")).expect("the manifest of the targets");
+    let shipped = targets.split("[dev-dependencies]").next().unwrap_or_default();
+    assert!(!shipped.contains("roomcast = {"), "only tests ask for the feature: programs are built beside them");
+}
+
 #[test]
 fn nothing_is_left_for_later() {
     let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("#[ig", "nore"), concat!("dbg", "!(")];

@@ -17,7 +17,8 @@ use roomcast_shared::{
 };
 
 const PUBLICATION: u8 = 1;
-const KEPT: u8 = 2;
+/// The kind of a publication that Redis has numbered.
+pub(super) const KEPT: u8 = 2;
 const JOIN: u8 = 3;
 const LEAVE: u8 = 4;
 

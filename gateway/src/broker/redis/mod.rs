@@ -29,6 +29,8 @@ mod commands;
 mod control;
 mod dial;
 mod envelope;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod history;
 mod keys;
 mod link;

@@ -29,6 +29,8 @@ mod connection;
 mod deflate;
 pub mod echo;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handshake;
 
 use connection::Connection;
