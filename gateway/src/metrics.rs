@@ -28,6 +28,8 @@ pub struct Metrics {
     /// `roomcast_rate_limited_total{limit}`: connections and commands refused because too many came in a second; `limit` is the
     /// setting.
     pub rate_limited: IntCounterVec,
+    /// `roomcast_users_uncounted_total`: connections let in without asking how many their user has, as the broker was away.
+    pub users_uncounted: IntCounter,
     /// `roomcast_publications_total`: publications that arrived for rooms of this node.
     pub publications: IntCounter,
     /// `roomcast_deliveries_total`: publications handed to connections.
@@ -101,6 +103,7 @@ impl Metrics {
             closes: counters(r, "closes_total", "Connections ended, by close code.", &["code"]),
             commands: counters(r, "commands_total", "Commands of clients.", &["method", "result"]),
             rate_limited: counters(r, "rate_limited_total", "Refused for coming too fast.", &["limit"]),
+            users_uncounted: counter(r, "users_uncounted_total", "Connections let in without asking for their user's."),
             publications: counter(r, "publications_total", "Publications that arrived for rooms of this node."),
             deliveries: counter(r, "deliveries_total", "Publications handed to connections."),
             delivered_bytes: counter(r, "delivered_bytes_total", "Bytes of publications handed to connections."),

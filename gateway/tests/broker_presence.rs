@@ -164,6 +164,7 @@ with_every_store! {
     a_member_is_named_with_all_that_is_known_of_it_until_it_leaves,
     clients_of_one_user_count_as_one_user,
     entering_again_changes_what_is_known_and_counts_once,
+    no_more_than_so_many_enter_within_a_limit,
     a_member_that_is_not_renewed_is_gone_when_its_time_is_over,
     many_whose_time_is_over_together_are_not_counted,
     a_long_room_is_walked_in_pages_while_others_come_and_go,
@@ -222,6 +223,33 @@ async fn entering_again_changes_what_is_known_and_counts_once(store: Store) {
     assert_eq!((store.members("a").await, store.count("a").await), (vec![member("c", "ben")], (1, 1)));
     store.leave("a", "c").await;
     assert_eq!(store.count("a").await, (0, 0));
+    store.stop().await;
+}
+
+async fn no_more_than_so_many_enter_within_a_limit(store: Store) {
+    let within = async |client: &str, limit, ttl| {
+        store.presence.enter_within("a", &member(client, "ann"), limit, ttl).wait().await.unwrap()
+    };
+    assert!(within("c1", 2, LONG).await && within("c2", 2, LONG).await && !within("c3", 2, LONG).await);
+    assert!(within("c1", 2, LONG).await, "it is there already");
+    assert!(within("c3", 3, LONG).await && !within("c4", 2, LONG).await);
+    assert_eq!((names(&store.members("a").await), store.count("a").await), (vec!["c1", "c2", "c3"], (3, 1)));
+    store.leave("a", "c1").await;
+    store.leave("a", "c2").await;
+    assert!(within("c5", 2, Duration::from_millis(100)).await && !within("c6", 2, LONG).await);
+    let begin = Instant::now();
+    while !within("c6", 2, LONG).await {
+        assert!(begin.elapsed() < DEADLINE, "the time of one of them is over");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!within("c7", 0, LONG).await);
+    // Many at once: the calls are made before any is answered.
+    let calls: Vec<_> = (0..50)
+        .map(|number| store.presence.enter_within("b", &member(&format!("c{number}"), "ann"), 7, LONG))
+        .map(roomcast::broker::Answer::wait)
+        .collect();
+    let let_in = futures_util::future::try_join_all(calls).await.unwrap().into_iter().filter(|entered| *entered);
+    assert_eq!((let_in.count(), store.count("b").await), (7, (7, 1)));
     store.stop().await;
 }
 

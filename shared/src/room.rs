@@ -29,6 +29,9 @@ impl Default for Separators {
     }
 }
 
+/// What names begin with that nodes use among themselves, and that nobody else can give a room.
+pub const RESERVED: char = '\0';
+
 /// The name of a room, such as `chat:lobby`, `$chat:board` or `dialog#42,43`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoomName<'a> {
@@ -50,10 +53,11 @@ impl<'a> RoomName<'a> {
         Ok(room)
     }
 
-    /// Refuses an empty name, and one of more than `max_length` bytes.
+    /// Refuses an empty name, one of more than `max_length` bytes, and one that begins as those do that only nodes use.
     pub const fn check_length(&self, max_length: usize) -> Result<(), RoomNameError> {
         match self.name.len() {
             0 => Err(RoomNameError::Empty),
+            _ if self.name.as_bytes()[0] == RESERVED as u8 => Err(RoomNameError::Reserved),
             length if length > max_length => Err(RoomNameError::TooLong { length, max_length }),
             _ => Ok(()),
         }
@@ -115,6 +119,9 @@ pub enum RoomNameError {
         /// Bytes it may have.
         max_length: usize,
     },
+    /// The name begins with [`RESERVED`].
+    #[error("the room's name begins with the character NUL")]
+    Reserved,
     /// The name holds more than ASCII.
     #[error("the room's name holds characters outside of ASCII")]
     NotAscii,
@@ -195,6 +202,8 @@ mod tests {
         assert_eq!(parse(""), Err(RoomNameError::Empty));
         assert_eq!(parse("abcde"), Err(RoomNameError::TooLong { length: 5, max_length: 4 }));
         assert_eq!(parse("éé"), Err(RoomNameError::NotAscii));
+        assert_eq!(parse("\0a"), Err(RoomNameError::Reserved));
+        assert_eq!(parse("a\0"), Ok("a\0"));
         assert_eq!(parse("ééé"), Err(RoomNameError::TooLong { length: 6, max_length: 4 }));
         assert_eq!(room("é:a").check_length(4), Ok(()));
         assert_eq!(room("é:a").namespace(), Some("é"));

@@ -99,6 +99,7 @@ pub fn start(loaded: &Loaded) -> anyhow::Result<Running> {
     let context = Arc::new(context.with_hooks(Hooks::new(&settings, &metrics)?));
     let floors = Floors { hub: node.hub().clone(), control, local: context.clone(), facts: context.clone() };
     let cluster = Cluster::start(cluster::Options::new(&*settings.node_name), floors, &services, &serving);
+    node.is_known_as(cluster.uid().clone());
     let (limited, stop) = (context.clone(), serving.clone());
     services.spawn(async move { limited.limits.keep_small(&stop).await });
     services.spawn(node.clone().watch_positions(watch(&context), serving.clone()));

@@ -28,6 +28,9 @@ pub trait Control: Send + Sync + 'static {
     /// Says something to one node, or to all (this one included).
     fn tell(&self, node: Option<&str>, message: Bytes) -> Answer<()>;
 
+    /// Says something to one node, and tells whether that node was connected to hear it.
+    fn reach(&self, node: &str, message: Bytes) -> Answer<bool>;
+
     /// Keeps a fact under a name for so long; one of that name is replaced.
     fn keep(&self, name: &str, fact: Bytes, ttl: Duration) -> Answer<()>;
 

@@ -14,6 +14,9 @@ pub trait Presence: Send + Sync + 'static {
     /// A client is in the room, for `ttl` from now on.
     fn enter(&self, room: &str, member: &ClientInfo, ttl: Duration) -> Answer<()>;
 
+    /// The same, unless so many others are there; whether it is there now. One that was there already stays.
+    fn enter_within(&self, room: &str, member: &ClientInfo, limit: u32, ttl: Duration) -> Answer<bool>;
+
     /// A client has left.
     fn leave(&self, room: &str, client: &str) -> Answer<()>;
 

@@ -114,6 +114,8 @@ section! {
         connection_rate_limit: u32 = "0",
         /// Connections of one user to this node (3504); 0 for no limit.
         user_connection_limit: u32 = "0",
+        /// Connections of one user to all nodes that share a Redis (3504); 0 for no limit. Anonymous users are not counted.
+        user_cluster_connection_limit: u32 = "0",
         /// Commands of one client that may wait for the broker at a time; what follows is read when one is answered.
         pending_commands: u32 = "128",
         /// No token needed and every command allowed, for trying things out; on loopback addresses only. Not development

@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     hash::BuildHasher,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -21,10 +21,12 @@ use crate::{
 };
 
 pub mod cluster;
+mod connections;
 mod history;
 mod presence;
 mod watch;
 
+pub use connections::Counted;
 pub use history::{Ask, Part};
 pub use presence::Present;
 pub use watch::Watch;
@@ -47,6 +49,8 @@ pub struct Node {
     broker: Broker,
     reads: Reads,
     attendance: Attendance,
+    /// What the other nodes speak to this one by, once it is known.
+    uid: OnceLock<Arc<str>>,
     memberships: Box<[Mutex<Memberships>]>,
     hasher: RandomState,
     leaving: Mutex<VecDeque<(Instant, Arc<str>)>>,
@@ -84,6 +88,7 @@ impl Node {
             hub,
             reads: Reads::new(broker.history.clone(), tracker),
             attendance: Attendance::new(broker.presence.clone(), PRESENCE_TTL),
+            uid: OnceLock::new(),
             broker,
             memberships: (0..SHARDS).map(|_| Mutex::new(Memberships::with_hasher(hasher.clone()))).collect(),
             hasher,

@@ -29,23 +29,23 @@ const HURRY: Duration = Duration::from_secs(2);
 
 /// The members of this node, and where presence is kept.
 pub(super) struct Attendance {
-    store: Arc<dyn Presence>,
-    ttl: Duration,
+    pub(super) store: Arc<dyn Presence>,
+    pub(super) ttl: Duration,
     shards: Box<[Mutex<BTreeSet<Member>>]>,
     hasher: RandomState,
 }
 
 /// A client in a room. One member is another where room and client are the same, whatever else is known of the client.
 #[derive(Clone)]
-struct Member {
-    room: Arc<str>,
-    info: Arc<ClientInfo>,
+pub(super) struct Member {
+    pub(super) room: Arc<str>,
+    pub(super) info: Arc<ClientInfo>,
 }
 
 /// Keeps a client of this node present in a room while it lives.
 pub struct Present {
-    node: Arc<Node>,
-    member: Member,
+    pub(super) node: Arc<Node>,
+    pub(super) member: Member,
 }
 
 impl Attendance {
@@ -54,12 +54,17 @@ impl Attendance {
         Self { store, ttl, shards, hasher: RandomState::default() }
     }
 
-    fn enter(&self, member: &Member) -> Answer<()> {
+    pub(super) fn enter(&self, member: &Member) -> Answer<()> {
         // The broker's queue is entered under the lock, here and below, so that it sees what concerns one client in the order
         // in which this node's list changed: a renewal never brings back who has left.
         let mut shard = self.shard(&member.room).lock();
         shard.replace(member.clone());
         self.store.enter(&member.room, &member.info, self.ttl)
+    }
+
+    /// Has a member that was entered otherwise be renewed with the others.
+    pub(super) fn list(&self, member: &Member) {
+        self.shard(&member.room).lock().replace(member.clone());
     }
 
     fn leave(&self, member: &Member) -> Answer<()> {

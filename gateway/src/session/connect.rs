@@ -27,6 +27,7 @@ use super::{
 use crate::{
     broker::{Answer, BrokerError},
     hub::Identity,
+    node::Counted,
 };
 
 /// What a client is told when it is connected.
@@ -159,7 +160,41 @@ impl Session {
         if !arrival.meta.is_empty() {
             self.rare().meta = std::mem::take(&mut arrival.meta);
         }
-        self.enter_rooms(id, rooms, Greeting { expiry: arrival.expiry, data: arrival.data }, replies)
+        let greeting = Greeting { expiry: arrival.expiry, data: arrival.data };
+        match self.counting() {
+            None => self.enter_rooms(id, rooms, greeting, replies),
+            Some(counting) => {
+                self.pending().start_aside(async move {
+                    let counted = counting.await;
+                    Done::then(move |session, replies| match session.is_counted(counted) {
+                        Ok(()) => session.enter_rooms(id, rooms, greeting, replies),
+                        Err(refusal) => session.refuse_connect(id, refusal, replies),
+                    })
+                });
+                Ok(Step::Done)
+            }
+        }
+    }
+
+    /// Asks whether the user may have one connection more on all nodes, where that is limited.
+    fn counting(&self) -> Option<impl Future<Output = Counted> + Send + use<>> {
+        let limit = self.context.settings.client.user_cluster_connection_limit;
+        let identity = self.identity().filter(|identity| limit > 0 && !identity.user.is_empty())?;
+        let (user, client) = (identity.user.to_string(), identity.client.to_string());
+        Some(self.context.node.clone().count_connection(user, client, limit))
+    }
+
+    fn is_counted(&mut self, counted: Counted) -> Result<(), Refusal> {
+        let present = match counted {
+            Counted::In(present) => present,
+            Counted::Unasked(present) => {
+                self.context.metrics.users_uncounted.inc();
+                present
+            }
+            Counted::Full => return Err(Refusal::Close(Disconnect::CONNECTION_LIMIT)),
+        };
+        self.rare().counted = Some(present);
+        Ok(())
     }
 
     fn identity_of(&self, arrival: &Arrival, agent: Box<str>) -> Identity {

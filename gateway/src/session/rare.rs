@@ -22,6 +22,8 @@ pub(super) struct Rare {
     pub(super) headers: Option<Arc<PassedHeaders>>,
     /// What the backend is told of the connection, JSON; empty for nothing.
     pub(super) meta: Bytes,
+    /// Keeps it among the connections of its user, where these are counted over all nodes.
+    pub(super) counted: Option<Present>,
     /// No subscription is due before.
     pub(super) due: Option<Instant>,
     /// Orders for rooms in which something is being done.

@@ -48,6 +48,12 @@ impl Control for MemoryControl {
         Answer::Now(Ok(()))
     }
 
+    fn reach(&self, node: &str, message: Bytes) -> Answer<bool> {
+        let there = self.ear.lock().as_ref().is_some_and(|(own, _)| own == node);
+        drop(self.tell(Some(node), message));
+        Answer::Now(Ok(there))
+    }
+
     fn keep(&self, name: &str, fact: Bytes, ttl: Duration) -> Answer<()> {
         let (mut kept, now) = (self.facts.lock(), Instant::now());
         if kept.facts.len() >= kept.sweep_at {

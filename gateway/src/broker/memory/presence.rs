@@ -127,6 +127,19 @@ impl Presence for MemoryPresence {
         Answer::Now(Ok(()))
     }
 
+    fn enter_within(&self, room: &str, member: &ClientInfo, limit: u32, ttl: Duration) -> Answer<bool> {
+        let mut rooms = self.shard(room).lock();
+        let (now, entry) = (Instant::now(), rooms.entry(room.into()).or_default());
+        entry.expire(now);
+        let fits = entry.clients.contains_key(member.client.as_str()) || entry.clients.len() < limit as usize;
+        if fits {
+            entry.enter(Arc::new(member.clone()), now + ttl);
+        } else if entry.clients.is_empty() {
+            rooms.remove(room);
+        }
+        Answer::Now(Ok(fits))
+    }
+
     fn leave(&self, room: &str, client: &str) -> Answer<()> {
         self.look(room, |room| room.leave(client));
         Answer::Now(Ok(()))

@@ -94,6 +94,12 @@ impl RedisBroker {
         self.commands.push(self.parts.routes.control(), Operation::Control, command)
     }
 
+    fn say(&self, channel: String, message: &[u8]) -> Answered<Value> {
+        let mut command = cmd(self.parts.publish_verb());
+        command.arg(channel).arg(message);
+        self.push_control(command)
+    }
+
     fn facts_call(&self, script: &Script) -> Cmd {
         let keys = self.keys().facts();
         script.call(&keys.each_ref().map(String::as_str))
@@ -111,9 +117,11 @@ impl Control for RedisBroker {
 
     fn tell(&self, node: Option<&str>, message: Bytes) -> Answer<()> {
         let channel = node.map_or_else(|| self.keys().control(), |node| self.keys().node(node));
-        let mut command = cmd(self.parts.publish_verb());
-        command.arg(channel).arg(&*message);
-        answer(self.push_control(command), |_| Ok(()))
+        answer(self.say(channel, &message), |_| Ok(()))
+    }
+
+    fn reach(&self, node: &str, message: Bytes) -> Answer<bool> {
+        answer(self.say(self.keys().node(node), &message), |value| Ok(read::<u64>(value)? > 0))
     }
 
     fn keep(&self, name: &str, fact: Bytes, ttl: Duration) -> Answer<()> {

@@ -24,6 +24,7 @@ macro_rules! script {
 }
 
 pub(super) static PUT: Script = script!("lua/presence_put.lua");
+pub(super) static ENTER: Script = script!("lua/presence_enter.lua");
 pub(super) static LEAVE: Script = script!("lua/presence_leave.lua");
 pub(super) static COUNT: Script = script!("lua/presence_count.lua");
 pub(super) static MEMBERS: Script = script!("lua/presence_members.lua");
@@ -53,6 +54,12 @@ impl RedisBroker {
 impl Presence for RedisBroker {
     fn enter(&self, room: &str, member: &ClientInfo, ttl: Duration) -> Answer<()> {
         self.put(room, std::iter::once(member), ttl)
+    }
+
+    fn enter_within(&self, room: &str, member: &ClientInfo, limit: u32, ttl: Duration) -> Answer<bool> {
+        let mut call = self.presence_call(&ENTER, room);
+        call.arg(milliseconds(ttl)).arg(limit).arg(&member.client).arg(member.encode_to_vec());
+        answer(self.commands.push(self.parts.routes.group(room), Operation::Presence, call), read)
     }
 
     fn leave(&self, room: &str, client: &str) -> Answer<()> {

@@ -24,10 +24,11 @@ pub(super) static APPEND: Script = Script::new(include_str!("lua/append.lua"));
 pub(super) static READ: Script = Script::new(include_str!("lua/read.lua"));
 
 /// Every script there is, so that each connection can bring them all along.
-static ALL: [&Script; 9] = [
+static ALL: [&Script; 10] = [
     &APPEND,
     &READ,
     &presence::PUT,
+    &presence::ENTER,
     &presence::LEAVE,
     &presence::COUNT,
     &presence::MEMBERS,
