@@ -12,6 +12,9 @@ use serde_json::Value;
 
 use super::gateway::SECRET;
 
+/// The node's program.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_roomcast");
+
 /// A running process.
 pub struct Process {
     /// Where clients connect.
@@ -25,18 +28,15 @@ pub struct Process {
 impl Process {
     /// Starts the binary on ports of its own with open rooms, [`SECRET`] as its key, and these settings by their names.
     pub fn start(settings: &[(&str, &str)]) -> Self {
-        let usual = [
-            ("listen", "127.0.0.1:0"),
-            ("internal_listen", "127.0.0.1:0"),
-            ("auth.hmac_secret", SECRET),
-            ("rooms.allow_subscribe_for_client", "true"),
-            ("rooms.allow_publish_for_subscriber", "true"),
-        ];
-        let environment =
-            usual.iter().chain(settings).map(|(name, value)| (format!("ROOMCAST_{}", name.replace('.', "_")), value));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_roomcast"))
-            .env_clear()
-            .envs(environment.map(|(name, value)| (name.to_uppercase(), value)))
+        let mut command = Command::new(BINARY);
+        command.env_clear();
+        Self::start_by(command, settings)
+    }
+
+    /// The same by a command that becomes the binary in the end, in an environment of its own.
+    pub fn start_by(mut command: Command, settings: &[(&str, &str)]) -> Self {
+        let mut child = command
+            .envs(environment(settings))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -96,4 +96,17 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The variables for these settings, behind what every node of the tests has.
+fn environment<'a>(settings: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = (String, &'a str)> {
+    let usual = [
+        ("listen", "127.0.0.1:0"),
+        ("internal_listen", "127.0.0.1:0"),
+        ("auth.hmac_secret", SECRET),
+        ("rooms.allow_subscribe_for_client", "true"),
+        ("rooms.allow_publish_for_subscriber", "true"),
+    ];
+    let all = usual.into_iter().chain(settings.iter().copied());
+    all.map(|(name, value)| (format!("ROOMCAST_{}", name.replace('.', "_")).to_uppercase(), value))
 }

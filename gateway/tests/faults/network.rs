@@ -63,7 +63,7 @@ async fn what_a_node_hears_of_the_store_is_spoilt() {
 /// Does this to what passes between clients and one of two nodes.
 async fn to_clients(what: &str, mode: Mode) -> std::sync::Arc<Ledger> {
     let redis = RedisServer::start();
-    let mut scene = Scene::nodes(&[redis.url(), redis.url()], "");
+    let mut scene = Scene::nodes(&[redis.url(), redis.url()], &[]);
     let proxy = Proxy::start(scene.process(0).clients).await;
     scene.reach(0, proxy.address);
     scene.fill().await;

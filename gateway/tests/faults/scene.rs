@@ -45,6 +45,9 @@ name = "plain"
 allow_subscribe_for_client = true
 "#;
 
+/// Settings by their names, which go before those of the file.
+pub(crate) type Own = &'static [(&'static str, &'static str)];
+
 /// Nodes, and all who are there.
 pub(crate) struct Scene {
     pub(crate) nodes: Arc<Nodes>,
@@ -52,6 +55,8 @@ pub(crate) struct Scene {
     processes: Vec<Option<Process>>,
     /// The settings of each node.
     settings: Vec<NamedTempFile>,
+    /// What this scene has otherwise than others have it.
+    own: Own,
     crowd: Crowd,
     plain: Option<Plain>,
 }
@@ -59,17 +64,17 @@ pub(crate) struct Scene {
 impl Scene {
     /// A node for each of these URLs of Redis, with clients and publishers that are all there already.
     pub(crate) async fn start(urls: &[String]) -> Self {
-        let mut scene = Self::nodes(urls, "");
+        let mut scene = Self::nodes(urls, &[]);
         scene.fill().await;
         scene
     }
 
     /// Nodes alone, with some settings of their own.
-    pub(crate) fn nodes(urls: &[String], more: &str) -> Self {
+    pub(crate) fn nodes(urls: &[String], own: Own) -> Self {
         let nodes = Arc::new(Nodes::default());
         let settings = urls.iter().map(|url| {
             let file = tempfile::Builder::new().suffix(".toml").tempfile().expect("a directory for temporary files");
-            let text = format!("redis.url = {url:?}\napi.key = {KEY:?}\n{more}\n{SETTINGS}{ROOM_RULES}");
+            let text = format!("redis.url = {url:?}\napi.key = {KEY:?}\n{SETTINGS}{ROOM_RULES}");
             std::fs::write(file.path(), text).expect("it can be written");
             file
         });
@@ -80,7 +85,7 @@ impl Scene {
         let reach = (0..ROOMS).map(|room| if is_long(&room) { LONG.min(LIMIT) } else { SHORT }).collect();
         let crowd = Crowd::new(&nodes, &Arc::new(rooms), Ledger::new(reach), 1);
         let (processes, ledger) = (urls.iter().map(|_| None).collect(), crowd.ledger.clone());
-        let mut scene = Self { nodes, ledger, processes, settings, crowd, plain: None };
+        let mut scene = Self { nodes, ledger, processes, settings, own, crowd, plain: None };
         (0..urls.len()).for_each(|node| scene.start_node(node));
         scene
     }
@@ -135,12 +140,15 @@ impl Scene {
     }
 
     pub(crate) fn start_node(&mut self, node: usize) {
-        let file = self.settings[node].path().to_str().expect("a path in UTF-8").to_owned();
-        self.run(node, Process::start(&[("config", &file), ("log.format", "json"), ("log.level", "info")]));
+        self.start_node_with(node, Process::start);
     }
 
-    /// Takes a process for a node.
-    pub(crate) fn run(&mut self, node: usize, process: Process) {
+    /// Starts a node, or another one in its place, in its own way with the settings it is given.
+    pub(crate) fn start_node_with(&mut self, node: usize, start: impl FnOnce(&[(&str, &str)]) -> Process) {
+        drop(self.processes[node].take());
+        let file = self.settings[node].path().to_str().expect("a path in UTF-8").to_owned();
+        let usual = [("config", &*file), ("log.format", "json"), ("log.level", "info")];
+        let process = start(&[&usual[..], self.own].concat());
         self.nodes.set(node, Some(Address { clients: process.clients, internal: process.internal }));
         self.processes[node] = Some(process);
     }
@@ -156,6 +164,11 @@ impl Scene {
     /// Has clients come to a node by another address.
     pub(crate) fn reach(&self, node: usize, clients: SocketAddr) {
         self.nodes.set(node, Some(Address { clients, internal: self.process(node).internal }));
+    }
+
+    /// Where a node is.
+    pub(crate) fn address(&self, node: usize) -> Address {
+        self.nodes.at(node).expect("it runs")
     }
 
     pub(crate) fn process(&self, node: usize) -> &Process {
