@@ -10,7 +10,10 @@ use crate::config::{Log, LogFormat};
 pub(super) fn init(settings: &Log) {
     let terminal = std::io::stderr().is_terminal();
     let filter = EnvFilter::new(format!("warn,roomcast={:?}", settings.level));
-    let log = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).with_ansi(terminal);
+    // A line that cannot be written, because a disc is full or nobody reads on, is lost: to say so at the same place would
+    // fail as well, and end the task that had something to log.
+    let log = fmt().log_internal_errors(false);
+    let log = log.with_env_filter(filter).with_writer(std::io::stderr).with_target(false).with_ansi(terminal);
     let pretty = match settings.format {
         LogFormat::Pretty => true,
         LogFormat::Json => false,

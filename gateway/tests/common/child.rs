@@ -2,18 +2,22 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-use super::gateway::SECRET;
+use super::{gateway::SECRET, redis::Port};
 
 /// The node's program.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_roomcast");
+
+/// How long a node may take to start.
+const READY: Duration = Duration::from_secs(20);
 
 /// A running process.
 pub struct Process {
@@ -23,6 +27,8 @@ pub struct Process {
     pub internal: SocketAddr,
     child: Child,
     log: Arc<Mutex<String>>,
+    /// Those it was told to listen on.
+    _ports: Vec<Port>,
 }
 
 impl Process {
@@ -62,7 +68,31 @@ impl Process {
                 line.clear();
             }
         });
-        Self { clients: address("clients"), internal: address("internal"), child, log }
+        Self { clients: address("clients"), internal: address("internal"), child, log, _ports: Vec::new() }
+    }
+
+    /// Starts one that logs everything to where nothing can be written. It cannot say where it listens, and is told.
+    pub fn start_with_full_log(settings: &[(&str, &str)]) -> Self {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
+        let ports = [(); 2].map(|()| Port::reserve());
+        let [clients, internal] = ports.each_ref().map(|port| SocketAddr::from(([127, 0, 0, 1], port.number())));
+        let addresses = [clients, internal].map(|address| address.to_string());
+        let places = [("listen", &*addresses[0]), ("internal_listen", &*addresses[1]), ("log.level", "trace")];
+        let child = Command::new(BINARY)
+            .env_clear()
+            .envs(environment(&[settings, &places[..]].concat()))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(full)
+            .spawn()
+            .expect("the binary starts");
+        let process = Self { clients, internal, child, log: Arc::default(), _ports: ports.into() };
+        let begin = Instant::now();
+        while [clients, internal].into_iter().any(|address| TcpStream::connect(address).is_err()) {
+            assert!(begin.elapsed() < READY, "the node does not start");
+            thread::sleep(Duration::from_millis(5));
+        }
+        process
     }
 
     /// Everything it has logged so far.

@@ -1,10 +1,13 @@
-//! What befalls a node itself: it is killed or stands still.
+//! What befalls a node itself: it is killed or stands still, or cannot log.
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::{common::redis::RedisServer, scene::Scene};
+use crate::{
+    common::{Process, http, redis::RedisServer},
+    scene::Scene,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_is_killed() {
@@ -31,4 +34,21 @@ async fn a_node_stands_still() {
     let recovered = scene.recover().await;
     let ledger = scene.finish("node stopped (SIGSTOP)", recovered).await;
     assert_eq!(ledger.counted("told that history is gone: another epoch"), 0);
+}
+
+/// Whatever a node has to say is lost, and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_cannot_log() {
+    let mut redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let mut scene = Scene::nodes(&[redis.url(), redis.url()], &[]);
+    scene.start_node_with(0, Process::start_with_full_log);
+    scene.fill().await;
+    // Now it has something to say.
+    redis.kill();
+    tokio::task::block_in_place(|| redis.restart());
+    let recovered = scene.recover().await;
+    let (status, page) = http::request(scene.address(0).internal, "GET", "/readyz", &[], b"").await;
+    assert_eq!((status, page.as_str()), (200, "ready\n"));
+    let ledger = scene.finish("log on a full disc", recovered).await;
+    assert_eq!(ledger.counted_all("plain rooms, connections ended"), 0, "{}", ledger.tally());
 }
