@@ -18,7 +18,13 @@ use axum::{
 use http::{StatusCode, header::CONTENT_TYPE};
 use prometheus::TextEncoder;
 
-use crate::{broker::Health, memory, metrics::Metrics, node::Node, session::Gate};
+use crate::{
+    broker::Health,
+    memory,
+    metrics::Metrics,
+    node::Node,
+    session::{Gate, GateClosed},
+};
 
 /// Whether new clients should be sent to this node.
 pub struct Readiness {
@@ -68,7 +74,12 @@ impl Readiness {
         if memory::level() > memory::Level::Calm {
             return Some("the process takes nearly as much memory as it may (memory.limit)".to_owned());
         }
-        self.gate.is_full().then(|| "the connection limit is reached".to_owned())
+        let closed = self.gate.closed()?;
+        Some(if closed == GateClosed::Files {
+            "the process has nearly as many files open as it may (ulimit -n)".to_owned()
+        } else {
+            "the connection limit is reached".to_owned()
+        })
     }
 
     /// The routes `/metrics`, `/livez` and `/readyz`.

@@ -1,4 +1,7 @@
 //! How many clients a node lets in, and how fast. Counts; who is let in otherwise is not its matter.
+//!
+//! Each connection is a file. Clients never get the last ones: a node whose files are all taken could not reach Redis again,
+//! and would not answer whoever asks whether it lives.
 
 use std::{
     num::NonZeroU32,
@@ -10,8 +13,14 @@ use std::{
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use prometheus::IntGauge;
+use rlimit::Resource;
 
 use crate::memory;
+
+/// Of the files that the process may open, one in so many is not for clients, within these bounds.
+const PART_KEPT: u64 = 16;
+const LEAST_KEPT: u64 = 64;
+const MOST_KEPT: u64 = 512;
 
 /// Counts the connections of this node and says when there are enough.
 pub struct Gate {
@@ -33,6 +42,8 @@ pub enum GateClosed {
     Rate,
     /// The process takes nearly as much memory as it may.
     Memory,
+    /// The process has nearly as many files open as it may.
+    Files,
 }
 
 impl Gate {
@@ -42,9 +53,19 @@ impl Gate {
         Arc::new(Self { open: AtomicU32::new(0), limit, rate, gauge })
     }
 
-    /// Whether no further connection is let in because there are enough.
-    pub fn is_full(&self) -> bool {
-        self.limit > 0 && self.open.load(Ordering::Relaxed) >= self.limit
+    /// Why no further connection is let in because there are enough; nothing where there are not.
+    pub fn closed(&self) -> Option<GateClosed> {
+        self.closed_at(self.open.load(Ordering::Relaxed))
+    }
+
+    /// The same where there are so many.
+    fn closed_at(&self, open: u32) -> Option<GateClosed> {
+        if self.limit > 0 && open >= self.limit {
+            return Some(GateClosed::Full);
+        }
+        // Asked each time, which costs less than a tenth of a microsecond: whoever started the node may raise it.
+        let files = Resource::NOFILE.get_soft().unwrap_or(u64::MAX);
+        (u64::from(open) >= for_clients(files)).then_some(GateClosed::Files)
     }
 
     /// Takes a place.
@@ -58,13 +79,31 @@ impl Gate {
         let before = self.open.fetch_add(1, Ordering::Relaxed);
         self.gauge.inc();
         let place = Place(self.clone());
-        if self.limit > 0 && before >= self.limit { Err(GateClosed::Full) } else { Ok(place) }
+        self.closed_at(before).map_or(Ok(place), Err)
     }
+}
+
+/// How many of so many files clients may have.
+fn for_clients(files: u64) -> u64 {
+    let kept = (files / PART_KEPT).clamp(LEAST_KEPT, MOST_KEPT);
+    files - kept.min(files / 2)
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
         self.0.gauge.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::for_clients;
+
+    #[test]
+    fn clients_never_get_the_last_files() {
+        let cases = [(64, 32), (256, 192), (1024, 960), (20_000, 19_488), (1_048_576, 1_048_064)];
+        assert!(cases.into_iter().all(|(files, clients)| for_clients(files) == clients));
+        assert!(for_clients(u64::MAX) > u64::from(u32::MAX));
     }
 }

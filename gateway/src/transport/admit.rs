@@ -74,6 +74,9 @@ impl From<GateClosed> for Denied {
             GateClosed::Full => {
                 Self::busy("connection_limit", "this node is full (client.connection_limit); try another")
             }
+            GateClosed::Files => {
+                Self::busy("files", "this node has nearly as many files open as it may (ulimit -n); try another")
+            }
             GateClosed::Memory => Self::busy("memory", "this node is short of memory (memory.limit); try another"),
             GateClosed::Rate => {
                 let body = "too many new connections in this second (client.connection_rate_limit); try again";

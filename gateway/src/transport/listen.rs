@@ -5,7 +5,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{Router, body::Body};
@@ -33,6 +33,9 @@ const HEAD_BUFFER: usize = 16 * 1024;
 
 /// How long accepting rests when the process has no file left.
 const FILES_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often that is said while it goes on.
+const SAID_AGAIN: Duration = Duration::from_secs(10);
 
 /// How long a silent connection may be before its peer is asked for a sign of life, how often it is asked again, and how
 /// often it may leave that unanswered.
@@ -86,6 +89,7 @@ pub async fn serve(
     stop: CancellationToken,
     tracker: TaskTracker,
 ) {
+    let mut said = None;
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -96,18 +100,21 @@ pub async fn serve(
                 let connection = connection(stream, peer.ip(), router.clone(), options.clone(), stop.clone());
                 tracker.spawn(connection);
             }
-            Err(error) => rest(&error).await,
+            Err(error) => rest(&error, &mut said).await,
         }
     }
 }
 
 /// Errors of one connection that went away before it was accepted are passed over; where the process or the machine is out
 /// of something, accepting rests, so that what ends meanwhile gives it back.
-async fn rest(error: &io::Error) {
+async fn rest(error: &io::Error, said: &mut Option<Instant>) {
     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
         return;
     }
-    tracing::warn!("accepting rests for {FILES_PAUSE:?}: {error}; if files ran out, raise the limit of open files");
+    if said.is_none_or(|said| said.elapsed() > SAID_AGAIN) {
+        *said = Some(Instant::now());
+        tracing::warn!("accepting rests: {error}; if files ran out, raise the limit of open files (ulimit -n)");
+    }
     tokio::time::sleep(FILES_PAUSE).await;
 }
 
