@@ -7,13 +7,16 @@ use std::{
 };
 
 use roomcast_shared::protocol::code::Disconnect;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{config, hub::Outbox, node::cluster::Cluster, ops::Readiness, session::Context};
 
 /// Clients are closed in steps of this length.
 const STEP: Duration = Duration::from_millis(10);
+
+/// What a step that comes late makes up for at most: the other nodes get the clients that are closed, and have to take them.
+const LONGEST_STEP: Duration = Duration::from_millis(50);
 
 /// Clients are closed at least at this pace, per second, so that a node with few of them is done at once.
 const LEAST_PACE: u32 = 100;
@@ -67,12 +70,15 @@ impl Stoppable {
     async fn drain(&self, began: Instant) {
         let mut clients = self.context.node.hub().sessions.outboxes();
         tracing::info!(connections = clients.len(), over = ?self.limits.drain, "draining");
-        let step = per_step(clients.len(), self.limits.drain);
-        let mut pace = interval(STEP);
+        let mut pace = Pace::new(clients.len(), self.limits.drain);
+        let (mut step, mut last) = (interval(STEP), Instant::now());
+        step.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !clients.is_empty() {
-            pace.tick().await;
+            step.tick().await;
+            let now = Instant::now();
             // Given back step by step: an outbox holds its socket open.
-            close(&clients.split_off(clients.len().saturating_sub(step)));
+            close(&clients.split_off(pace.left_after(now - last)));
+            last = now;
         }
         // Whoever came in while the others were being closed.
         close(&self.context.node.hub().sessions.outboxes());
@@ -122,35 +128,75 @@ fn close(clients: &[Arc<Outbox>]) {
     }
 }
 
-/// How many clients are closed in one step.
-fn per_step(clients: usize, drain: Duration) -> usize {
-    let steps = (drain.as_secs_f64() / STEP.as_secs_f64()).max(1.0);
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    let even = (clients as f64 / steps).ceil() as usize;
-    let least = usize::try_from(u128::from(LEAST_PACE) * STEP.as_millis() / 1000).unwrap_or(1);
-    even.max(least).max(1)
+/// Who is still there at which time: as many are closed in each moment as in any other.
+struct Pace {
+    clients: usize,
+    /// How long it takes to close them all.
+    over: Duration,
+    /// How much of it has passed.
+    passed: Duration,
+}
+
+impl Pace {
+    fn new(clients: usize, drain: Duration) -> Self {
+        let least = u64::try_from(clients).unwrap_or(u64::MAX).saturating_mul(1000) / u64::from(LEAST_PACE);
+        Self { clients, over: drain.min(Duration::from_millis(least)), passed: Duration::ZERO }
+    }
+
+    /// How many are left, so long after it was asked last.
+    fn left_after(&mut self, step: Duration) -> usize {
+        self.passed += step.min(LONGEST_STEP);
+        let left = self.over.saturating_sub(self.passed);
+        if left.is_zero() {
+            return 0;
+        }
+        let part = left.as_nanos() * self.clients as u128 / self.over.as_nanos();
+        usize::try_from(part).unwrap_or(self.clients)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// How many are closed in each step of this length, until none is left.
+    fn closed(clients: usize, drain: Duration, step: Duration) -> Vec<usize> {
+        let (mut pace, mut left, mut closed) = (Pace::new(clients, drain), clients, Vec::new());
+        while left > 0 {
+            let now = pace.left_after(step);
+            closed.push(left - now);
+            left = now;
+        }
+        closed
+    }
+
     #[test]
     fn the_pace_is_even_and_never_below_a_hundred_a_second() {
-        let drain = Duration::from_secs(30);
-        assert_eq!(per_step(10, drain), 1);
-        assert_eq!(per_step(3_000, drain), 1);
-        assert_eq!(per_step(20_000, drain), 7);
-        assert_eq!(per_step(20_000, Duration::ZERO), 20_000);
+        for (clients, seconds, pace) in [(10, 30, 100), (3_000, 30, 100), (3_100, 30, 104), (20_000, 30, 667)] {
+            let drain = Duration::from_secs(seconds);
+            let closed = closed(clients, drain, STEP);
+            assert!(STEP * u32::try_from(closed.len()).expect("they are few") <= drain);
+            let most = closed.windows(100).map(|second| second.iter().sum::<usize>()).max();
+            assert!(most.unwrap_or(clients) <= pace, "{clients} over {drain:?}: {most:?} in a second");
+        }
+        assert_eq!(closed(20_000, Duration::ZERO, STEP), [20_000]);
     }
+
     #[test]
     fn the_last_client_is_closed_within_the_time_there_is() {
         for drain in [Duration::ZERO, Duration::from_millis(5), Duration::from_secs(2), Duration::from_mins(1)] {
             for clients in [1_usize, 2, 99, 100, 101, 300, 3_001, 20_000, 1_000_000] {
-                let steps = clients.div_ceil(per_step(clients, drain)) - 1;
-                let takes = STEP * u32::try_from(steps).expect("they are few");
+                let steps = closed(clients, drain, STEP).len();
+                let takes = STEP * u32::try_from(steps - 1).expect("they are few");
                 assert!(takes <= drain, "{clients} clients over {drain:?} take {takes:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_process_that_stood_still_does_not_make_up_for_it_at_once() {
+        let mut pace = Pace::new(30_000, Duration::from_secs(30));
+        assert_eq!(pace.left_after(STEP), 29_990);
+        assert_eq!(pace.left_after(Duration::from_secs(10)), 29_940);
     }
 }

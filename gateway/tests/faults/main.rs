@@ -21,8 +21,10 @@ mod nodes;
 #[path = "../oracle/publisher.rs"]
 mod publisher;
 
+mod balancer;
 mod network;
 mod plain;
 mod processes;
 mod scene;
+mod stayers;
 mod store;
