@@ -18,6 +18,9 @@ const PING: &[u8] = &[0x80 | Opcode::Ping as u8, 0];
 /// Pings are sent at moments this far apart that all clients share: what is due together wakes the process once.
 const GRID: Duration = Duration::from_millis(250);
 
+/// Who looks for a pong so long after it was due stood still meanwhile, and the pong may have come.
+const STOOD_STILL: Duration = Duration::from_millis(50);
+
 /// What the shared moments are counted from.
 static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -43,6 +46,8 @@ pub(super) struct Clock {
     next_ping: Option<Instant>,
     /// A ping is out, and its answer is due by then.
     pong_due: Option<Instant>,
+    /// The pong was waited for a second time, because this side stood still.
+    excused: bool,
     /// Pings of the protocol that may be answered still: several where a pong could not be read before the next ping.
     unanswered: u32,
     /// The token expires then.
@@ -60,6 +65,7 @@ impl Clock {
             stale: Instant::now() + limits.stale_close_delay,
             next_ping: None,
             pong_due: None,
+            excused: false,
             unanswered: 0,
             expires: None,
         }
@@ -111,15 +117,19 @@ impl Clock {
     /// No ping was out that could be answered.
     pub(super) fn pong(&mut self) -> Result<(), Disconnect> {
         self.unanswered = self.unanswered.checked_sub(1).ok_or(Disconnect::BAD_REQUEST)?;
-        self.pong_due = None;
+        self.answered();
         Ok(())
     }
 
     /// The client answered a ping of the transport; one that was not asked for is allowed (RFC 6455, section 5.5.3).
     pub(super) fn transport_pong(&mut self) {
         if self.pinged_by_transport() {
-            self.pong_due = None;
+            self.answered();
         }
+    }
+
+    fn answered(&mut self) {
+        (self.pong_due, self.excused) = (None, false);
     }
 
     pub(super) fn deadline(&self, connected: bool) -> Instant {
@@ -148,8 +158,10 @@ impl Clock {
         if self.expires.is_some_and(|at| now >= at + self.grace) {
             return Err(Disconnect::EXPIRED);
         }
-        if self.pong_due.is_some_and(|due| now >= due) {
-            if !paused {
+        if let Some(due) = self.pong_due.filter(|due| now >= *due) {
+            // Once only: else a machine that is always late would never notice who is gone.
+            let excused = now - due > STOOD_STILL && !std::mem::replace(&mut self.excused, true);
+            if !paused && !excused {
                 return Err(Disconnect::NO_PONG);
             }
             self.pong_due = Some(self.moment_after(now + self.pong_timeout));
@@ -242,5 +254,20 @@ mod tests {
             let next = clock.tick(clock.deadline(true), true, false);
             assert_eq!(next.is_err(), ends, "{heartbeat:?} {wire:?}");
         }
+    }
+
+    /// The process was stopped, or its machine slept: what the client answered meanwhile was not read yet.
+    #[test]
+    fn whoever_stood_still_waits_for_the_pong_once_more() {
+        let mut clock = clock(Heartbeat::Protocol, Wire::JsonWebSocket);
+        clock.start(Instant::now());
+        let ping = clock.deadline(true);
+        assert!(matches!(clock.tick(ping, true, false), Ok(Some(_))));
+        let due = clock.deadline(true);
+        let late = due + Duration::from_secs(30);
+        assert!(clock.tick(late, true, false).is_ok());
+        let due = clock.deadline(true);
+        assert!(due > late && due < late + Duration::from_secs(20));
+        assert_eq!(clock.tick(due + Duration::from_secs(30), true, false), Err(Disconnect::NO_PONG));
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     common::{Process, child::BINARY, http, redis::RedisServer},
     crowd::SETTLES,
     scene::Scene,
+    stayers::Stayers,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -28,15 +29,24 @@ async fn a_node_is_killed() {
     assert_eq!(ledger.counted("told that history is gone: another epoch"), 0);
 }
 
-/// Clients that waited do not pay for the time in which their node stood still: what they answered before is read first.
+/// Clients that answer pings, but not at once: pongs of many lie unread while their node stands still.
+const SLOW: usize = 100;
+
+/// Those that left meanwhile are served elsewhere, and nobody is blamed for what the node has not read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_stands_still() {
     let redis = RedisServer::start();
     let scene = Scene::start(&[redis.url(), redis.url()]).await;
+    let slow = Stayers::start(scene.address(0).clients, SLOW, Duration::from_millis(400));
+    slow.until_connected(SLOW).await;
+    slow.until_pinged(2 * SLOW).await;
     scene.process(0).signal("STOP");
-    sleep(Duration::from_secs(6)).await;
+    sleep(Duration::from_secs(30)).await;
     scene.process(0).signal("CONT");
     let recovered = scene.recover().await;
+    slow.until_pinged(2 * SLOW).await;
+    let (_, ends) = slow.stop().await;
+    assert!(ends.is_empty(), "{ends:?}");
     let ledger = scene.finish("node stopped (SIGSTOP)", recovered).await;
     assert_eq!(ledger.counted("told that history is gone: another epoch"), 0);
 }

@@ -54,6 +54,12 @@ impl Stayers {
         self.until("all come back", |log| log.connected.len() >= count + log.ends.len()).await;
     }
 
+    /// Waits until so many further pings have come.
+    pub(crate) async fn until_pinged(&self, times: usize) {
+        let before = self.log().pings;
+        self.until("all are pinged", |log| log.pings >= before + times).await;
+    }
+
     /// When they connected, and how connections ended.
     pub(crate) async fn stop(mut self) -> (Vec<Instant>, Vec<String>) {
         self.tasks.shutdown().await;
