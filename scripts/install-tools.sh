@@ -18,6 +18,7 @@ programs=(
     redis-server:redis-server
     redis-cli:redis-tools
     haproxy:haproxy
+    faketime:faketime
     prometheus:prometheus
     promtool:prometheus
     chromium:chromium

@@ -1,7 +1,15 @@
-//! What befalls a node itself: it is killed or stands still, has no files left, or cannot log.
+//! What befalls a node itself: it is killed or stands still, has no files left, cannot log, or its clock jumps.
 
-use std::{net::SocketAddr, process::Command, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
+use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -9,9 +17,10 @@ use tokio::{
 };
 
 use crate::{
-    common::{Process, child::BINARY, http, redis::RedisServer},
+    common::{Client, Process, child::BINARY, http, redis::RedisServer, token},
     crowd::SETTLES,
-    scene::Scene,
+    ledger::Ledger,
+    scene::{Own, Scene},
     stayers::Stayers,
 };
 
@@ -146,4 +155,113 @@ async fn knock(address: SocketAddr) -> Result<TcpStream, String> {
     let length = stream.read(&mut answer).await.expect("the node answers");
     let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
     if answer.starts_with("HTTP/1.1 101 ") { Ok(stream) } else { Err(answer) }
+}
+
+/// The clock of one node, which the test sets.
+struct Clock(TempDir);
+
+impl Clock {
+    fn right() -> Self {
+        let clock = Self(tempfile::tempdir().expect("a directory for temporary files"));
+        clock.set(0);
+        clock
+    }
+
+    /// It goes on from so many seconds later, or earlier.
+    fn set(&self, seconds: i64) {
+        let (new, file) = (self.0.path().join("new"), self.file());
+        fs::write(&new, format!("{seconds:+}\n")).expect("it can be written");
+        fs::rename(new, file).expect("it can be renamed");
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.path().join("clock")
+    }
+
+    /// A node that goes by this clock: what tells the time is put in front of the system's library. How time passes is not
+    /// touched.
+    fn command(&self) -> Command {
+        let mut folders = fs::read_dir("/usr/lib").expect("a folder").flatten();
+        let library = folders.find_map(|folder| {
+            let library = folder.path().join("faketime/libfaketimeMT.so.1");
+            library.exists().then_some(library)
+        });
+        let mut command = Command::new(BINARY);
+        command
+            .env_clear()
+            .env("LD_PRELOAD", library.expect("faketime is installed: `make tools`"))
+            .env("FAKETIME_TIMESTAMP_FILE", self.file())
+            .env("FAKETIME_NO_CACHE", "1")
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        command
+    }
+}
+
+/// Time that is short, and none for pings, which the clients of the test do not answer.
+const CLOCK_SETTINGS: Own = &[
+    ("client.ping_interval", "25s"),
+    ("client.pong_timeout", "8s"),
+    ("client.expired_close_delay", "1s"),
+    ("channel.presence_ttl", "3s"),
+    ("channel.presence_update_interval", "500ms"),
+];
+
+/// Tokens are for the wall clock to judge, when they come. All that is counted from then on goes by time that only passes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_clock_of_a_node_jumps() {
+    let redis = RedisServer::start();
+    let mut scene = Scene::nodes(&[redis.url(), redis.url()], CLOCK_SETTINGS);
+    let clock = Clock::right();
+    scene.start_node_with(0, |settings| Process::start_by(clock.command(), settings));
+    scene.fill().await;
+    let address = scene.address(0).clients;
+    let mut stays = Client::open(address).await;
+    assert_eq!(connect(&mut stays, 3600).await["connect"]["expires"], json!(true));
+    let reply = stays.ask(json!({"subscribe": {"channel": "plain:clock"}})).await;
+    assert_eq!(reply["subscribe"], json!({}), "{reply}");
+    let mut expires = Client::open(address).await;
+    connect(&mut expires, 4).await;
+
+    clock.set(3 * 3600);
+    let late = connect(&mut Client::open(address).await, 3600).await;
+    assert_eq!(late["error"]["code"], 109, "a token of an hour is three hours old: {late}");
+    sleep(Duration::from_secs(1)).await;
+    clock.set(-3 * 3600);
+    assert_eq!(connect(&mut Client::open(address).await, 3600).await["connect"]["expires"], json!(true));
+    let recovered = scene.recover().await;
+    // The token was good for four seconds when it came, and that is how long it is.
+    let closed = timeout(SETTLES, expires.closed()).await.expect("its time is over");
+    assert_eq!(closed.map(|(code, _)| code), Some(3005));
+    // By then nobody would be present any more whose node had stopped renewing.
+    let (_, answer) = api(&scene, "presence_stats", &json!({"channel": "plain:clock"})).await;
+    assert_eq!(answer["result"]["num_clients"], 1, "{answer}");
+    let reply = stays.ask(json!({"unsubscribe": {"channel": "plain:clock"}})).await;
+    assert_eq!(reply["unsubscribe"], json!({}), "whoever was let in stays: {reply}");
+    clock.set(0);
+    let ledger = scene.finish("clock jumps by three hours, forth and back", recovered).await;
+    assert_undisturbed(&ledger);
+}
+
+/// Connects with a token that is good for so many seconds from now.
+async fn connect(client: &mut Client, seconds: u64) -> Value {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is past 1970");
+    let claims = json!({"sub": "ann", "exp": now.as_secs() + seconds});
+    client.ask(json!({"connect": {"token": token(&claims)}})).await
+}
+
+async fn api(scene: &Scene, method: &str, body: &Value) -> (u16, Value) {
+    let headers = [("x-api-key", crate::nodes::KEY), ("content-type", "application/json")];
+    let (address, path) = (scene.address(1).internal, format!("/api/{method}"));
+    let (status, text) = http::request(address, "POST", &path, &headers, body.to_string().as_bytes()).await;
+    (status, serde_json::from_str(&text).unwrap_or_default())
+}
+
+/// Nobody was told anything.
+fn assert_undisturbed(ledger: &Ledger) {
+    for what in
+        ["plain rooms, connections ended", "connections ended", "unsubscribed", "told that", "subscribe refused"]
+    {
+        assert_eq!(ledger.counted_all(what), 0, "{}", ledger.tally());
+    }
+    assert_eq!(ledger.counted("publications tried again"), 0, "{}", ledger.tally());
 }

@@ -43,6 +43,7 @@ shutdown.timeout = "2s"
 [[namespaces]]
 name = "plain"
 allow_subscribe_for_client = true
+presence = true
 "#;
 
 /// Settings by their names, which go before those of the file.
