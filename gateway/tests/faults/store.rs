@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::{
     task::block_in_place,
     time::{sleep, timeout},
 };
 
-use crate::{common::redis::RedisServer, crowd::SETTLES, scene::Scene};
+use crate::{
+    common::{Client, redis::RedisServer},
+    crowd::SETTLES,
+    plain,
+    scene::Scene,
+};
 
 /// How long a fault lasts: longer than nodes wait for an answer.
 const WHILE: Duration = Duration::from_secs(3);
@@ -132,6 +138,9 @@ async fn refuses(what: &str, fault: &[&str], cure: &[&str]) {
     redis.command(fault);
     until_refused(&scene, 6).await;
     scene.plain_hears().await;
+    let mut comes = Client::connected(scene.address(0).clients, "late").await;
+    let refusal = comes.ask(json!({"subscribe": {"channel": plain::ROOM}})).await;
+    assert_eq!(refusal["error"]["code"], 100, "who enters could not be said to be there: {refusal}");
     redis.command(cure);
     let recovered = scene.recover().await;
     let ledger = scene.finish(what, recovered).await;
