@@ -297,6 +297,7 @@ async fn a_master_that_dies_is_followed_by_its_replica() {
     let nodes = nodes(&cluster.url(), "").await;
     let load = Load::start(&nodes, 6).await;
     load.until_more(10).await;
+    let begin = Instant::now();
     cluster.nodes[1].kill();
     let cluster = spawn_blocking(move || {
         cluster.await_successor(1);
@@ -306,6 +307,7 @@ async fn a_master_that_dies_is_followed_by_its_replica() {
     for node in &nodes {
         node.metric_until("roomcast_broker_connected", |connected| connected > 0.0).await;
     }
+    println!("every room is heard again {:?} after the kill", begin.elapsed());
     load.until_more(10).await;
     let (confirmed, ..) = load.finish().await;
     assert!(confirmed > 100);
@@ -319,6 +321,7 @@ async fn sentinels_lead_to_the_new_master() {
     let nodes = nodes(&service.url(), "").await;
     let load = Load::start(&nodes, 4).await;
     load.until_more(10).await;
+    let begin = Instant::now();
     service.servers[0].kill();
     let service = spawn_blocking(move || {
         service.await_master(1);
@@ -328,6 +331,7 @@ async fn sentinels_lead_to_the_new_master() {
     for node in &nodes {
         node.metric_until("roomcast_broker_connected", |connected| connected > 0.0).await;
     }
+    println!("every room is heard again {:?} after the kill", begin.elapsed());
     load.until_more(10).await;
     let (confirmed, ..) = load.finish().await;
     assert!(confirmed > 60);
