@@ -290,7 +290,8 @@ async fn known_as(node: &Process, before: &[u8], headers: &str) -> Option<String
     let mut stream = TcpStream::connect(node.clients).await.unwrap();
     stream.set_nodelay(true).unwrap();
     for part in before.chunks(9) {
-        stream.write_all(part).await.unwrap();
+        // What is refused may be refused before it is whole.
+        stream.write_all(part).await.ok()?;
         tokio::task::yield_now().await;
     }
     stream.write_all(request(PATH, headers).as_bytes()).await.ok()?;
