@@ -3,20 +3,32 @@
 
 mod common;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io::{self, IoSlice},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use common::{Client, Gateway, Value, json, redis::RedisServer, token};
 use roomcast::{
     auth::Entry,
-    broker::redis::{RedisBroker, RedisOptions},
-    hub::Hub,
-    metrics::Metrics,
-    node::cluster::{
-        Cluster, Command, ConnectionInfo, Disconnect, Filter, Floors, Local, Options, Refresh, Subscribe, Target,
-        Unsubscribe, Upstreamed,
+    broker::{
+        Broker,
+        memory::MemoryBroker,
+        redis::{RedisBroker, RedisOptions},
     },
-    session::Revoked,
+    config::Settings,
+    hub::{Hub, Mail, Outbox, Sink, Wire},
+    metrics::Metrics,
+    node::{
+        Node,
+        cluster::{
+            Cluster, Command, ConnectionInfo, Disconnect, Filter, Floors, Local, Options, Refresh, Subscribe, Target,
+            Unsubscribe, Upstreamed,
+        },
+    },
+    session::{Admission, Context, Heartbeat, Revoked, Session},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -236,4 +248,40 @@ async fn who_is_entering_rooms_is_not_put_into_more_than_it_may_be_in() {
     node.publish("s", &json!(1)).await;
     assert_eq!(ann.hear("s").await, json!(1));
     assert_eq!(node.count("roomcast_subscriptions").await, 2);
+}
+
+/// A client that takes nothing.
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn try_write(&self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
+/// Whoever is still connecting cannot be put anywhere yet, and takes its time.
+#[tokio::test]
+async fn orders_that_have_to_wait_are_bounded() {
+    let (metrics, tracker) = (Arc::new(Metrics::new()), TaskTracker::new());
+    let hub = Arc::new(Hub::new(1 << 20, metrics.clone(), tracker.clone()));
+    let broker = Broker::from(MemoryBroker::new(hub.clone(), metrics.clone()));
+    let node = Arc::new(Node::new("test", hub, broker, tracker));
+    let context = Arc::new(Context::new(node, None, Arc::new(Settings::default()), metrics));
+    let admission = Admission {
+        wire: Wire::JsonWebSocket,
+        heartbeat: Heartbeat::Protocol,
+        bearer: None,
+        address: [127, 0, 0, 1].into(),
+        headers: None,
+    };
+    let mut session = Session::new(context, Arc::new(Outbox::new(Nowhere, 1 << 20)), admission);
+    let mut told = 0;
+    let end = loop {
+        match session.take_mail(vec![Mail::Subscribe(Box::default())]) {
+            Ok(()) => told += 1,
+            Err(end) => break end,
+        }
+        assert!(told < 10_000, "whatever it is told is kept");
+    };
+    assert_eq!((told, end.code), (1024, 3011));
 }

@@ -49,3 +49,28 @@ impl broker::Ear for Ear {
         self.connected.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use broker::Ear as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_is_stuck_has_a_bound_and_is_told_afterwards() {
+        let (ear, mut heard, connected) = ear();
+        for _ in 0..WAITING + 100 {
+            ear.hear(Bytes::from_static(b"a command"));
+        }
+        assert_eq!(heard.len(), WAITING);
+        let told = connected.notified();
+        assert!(tokio::time::timeout(Duration::ZERO, told).await.is_err(), "it is stuck still");
+        heard.recv().await;
+        ear.hear(Bytes::from_static(b"the next one"));
+        tokio::time::timeout(Duration::from_secs(20), connected.notified())
+            .await
+            .expect("it reads anew what it missed");
+    }
+}
