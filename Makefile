@@ -25,7 +25,7 @@ run: ## Start one gateway in development mode
 test: ## Everything: installs what is missing, then every check and test
 	@scripts/check.sh
 
-bench: ## Benchmarks of single paths: fan-out, and both ways through Redis
+bench: ## Benchmarks of single paths: fan-out, both ways through Redis, and back to a restarted one
 	cargo bench --package roomcast
 
 figures: ## The figures of the README, measured on this machine (eight minutes, wants it quiet); `FIGURES="idle chat"`

@@ -2,11 +2,11 @@
 # The figures of README.md, measured on this machine: starts nodes (and a Redis where they have one), lets
 # roomcast-loadtest drive them, and stops them. Fails where a bound of README.md is missed. Wants a quiet machine.
 # Names of figures as arguments measure only those, in the order of the file: floor saturation idle chat history
-# positioned recovery presence.
+# positioned recovery presence resubscribe.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-all=(floor saturation idle chat history positioned recovery presence)
+all=(floor saturation idle chat history positioned recovery presence resubscribe)
 wanted=("${@:-${all[@]}}")
 for name in "${wanted[@]}"; do
     if [[ " ${all[*]} " != *" $name "* ]]; then
@@ -184,5 +184,12 @@ if chosen presence; then
         "percent of a core for upkeep every 27 s"
     # A node that renews nobody would cost nothing: each member enters with two entries of sorted sets, is renewed with one.
     bound "$zadds" '>=' 270000 "entries and renewals that Redis saw"
+fi
+
+if chosen resubscribe; then
+    say "100,000 rooms of one node, Redis is started again: time until all are heard"
+    cargo bench --locked --package roomcast --bench resubscribe | tee "$work/bench"
+    bound "$(awk '/^resubscribe\/heard:/ { print $6 }' "$work/bench")" '<=' 2 "seconds at most, from when Redis answers"
+    bound "$(awk '/^resubscribe\/commands:/ { print $2 }' "$work/bench")" '<=' 200 "commands"
 fi
 exit $missed
