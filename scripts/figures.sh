@@ -2,15 +2,15 @@
 # The figures of README.md, measured on this machine: starts nodes (and a Redis where they have one), lets
 # roomcast-loadtest drive them, and stops them. Fails where a bound of README.md is missed. Wants a quiet machine.
 # Names of figures as arguments measure only those, in the order of the file: floor saturation idle chat history
-# positioned recovery presence resubscribe.
+# positioned recovery presence resubscribe, and soak, which takes minutes and is measured only when it is named.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 all=(floor saturation idle chat history positioned recovery presence resubscribe)
 wanted=("${@:-${all[@]}}")
 for name in "${wanted[@]}"; do
-    if [[ " ${all[*]} " != *" $name "* ]]; then
-        echo "no figure is called $name; the names are: ${all[*]}" >&2
+    if [[ " ${all[*]} soak " != *" $name "* ]]; then
+        echo "no figure is called $name; the names are: ${all[*]} soak" >&2
         exit 64
     fi
 done
@@ -191,5 +191,42 @@ if chosen resubscribe; then
     cargo bench --locked --package roomcast --bench resubscribe | tee "$work/bench"
     bound "$(awk '/^resubscribe\/heard:/ { print $6 }' "$work/bench")" '<=' 2 "seconds at most, from when Redis answers"
     bound "$(awk '/^resubscribe\/commands:/ { print $2 }' "$work/bench")" '<=' 200 "commands"
+fi
+
+# It takes minutes, and is measured when it is asked for by name. Beside 2000 connections that stay, others come and go until
+# they were as many as asked for, however fast that is. Before the first look as many were there at once as ever will be.
+if chosen soak; then
+    connects=${SOAK:-1000000}
+    say "$connects connections come and go, up to 5000 a second, beside 2000 that stay: memory of the node"
+    nodes 1
+    node_pid=${target[3]}
+    rss() { awk '/^VmRSS:/ { print $2 }' "/proc/$node_pid/status"; }
+    open_files() { find "/proc/$node_pid/fd" -type l 2>/dev/null | wc -l; }
+    seated() { (($(open_files) > 2000)); }
+    gone() { (($(open_files) < 2100)); }
+    others=("${target[@]}" --source-ip 127.0.0.2-127.0.0.33 --clients 2000 --room-size 10 --connect-rate 2000)
+    fresh=$(rss)
+    "$load" "${target[@]}" --clients 2000 --room-size 10 --rate 0 --hold 24h --connect-rate 2000 >/dev/null 2>&1 &
+    started+=($!)
+    wait_for seated
+    "$load" "${others[@]}" --rate 0 --duration 1s >/dev/null
+    wait_for gone
+    before=$(rss)
+    seconds=$((connects / 5000 < 60 ? connects / 5000 + 1 : 60))
+    came=0 round=1
+    while ((came < connects && round > 0)); do
+        target=("${others[@]}")
+        run --rate 100 --churn 5000 --duration "${seconds}s" --json "$work/soak.json" \
+            --fail-if 'connected<2000,return_errors>0,lost>0,doubled>0,out_of_order>0'
+        round=$(figure "$work/soak.json" returns returned)
+        came=$((came + round))
+    done
+    wait_for gone
+    after=$(rss)
+    bound "$came" '>=' "$connects" "connections that came and went"
+    bound "$(awk -v before="$before" -v after="$after" 'BEGIN { print after / before }')" '<=' 1.3 \
+        "times the memory before, both with 2000 connections"
+    echo "KB of memory without connections, with 2000 before and after: $fresh $before $after"
+    stop
 fi
 exit $missed
