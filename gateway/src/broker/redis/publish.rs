@@ -261,7 +261,9 @@ impl Purpose for Publishing {
         }
         let answers = script::exchange(link, &row).await?;
         let verdicts = judge(answers, shares);
-        restore(&row, batch, &verdicts);
+        if verdicts.iter().any(|verdict| matches!(verdict, Verdict::Elsewhere(..))) {
+            restore(&row, batch, &verdicts);
+        }
         Ok(verdicts)
     }
 

@@ -70,6 +70,14 @@ fn refused(error: &ServerError) -> BrokerError {
 }
 
 impl<A> Verdict<A> {
+    /// What the caller is told, where it is not tried elsewhere.
+    pub(super) fn outcome(self) -> Outcome<A> {
+        match self {
+            Self::Done(outcome) => outcome,
+            Self::Elsewhere(_, error) => Err(error),
+        }
+    }
+
     /// What `change` makes of an answer.
     pub(super) fn map<B>(self, change: impl FnOnce(A) -> Outcome<B>) -> Verdict<B> {
         match self {
