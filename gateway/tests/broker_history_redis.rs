@@ -55,6 +55,20 @@ fn server(backend: &Backend) -> &RedisServer {
     backend.server.as_ref().unwrap()
 }
 
+/// Appends many at once, so many that some have to wait, and gives what became of each.
+async fn burst(node: &Node, room: &str, data: Vec<Bytes>, append: &Append) -> Vec<Result<Appended, BrokerError>> {
+    join_all(
+        data.into_iter().map(|data| node.history.append(room, publication(data), append).wait()).collect::<Vec<_>>(),
+    )
+    .await
+}
+
+/// The same where each is made; gives the offsets.
+async fn burst_made(node: &Node, room: &str, data: Vec<Bytes>) -> Vec<u64> {
+    let answers = burst(node, room, data, &kept(KEEP)).await;
+    answers.into_iter().map(|answer| answer.unwrap().position.unwrap().offset).collect()
+}
+
 /// How often Redis was asked for a script that it did not know.
 fn unknown_scripts(server: &RedisServer) -> usize {
     let stats = server.command(&["INFO", "errorstats"]).concat();
@@ -229,6 +243,39 @@ async fn a_stream_holds_little_more_than_its_size() {
         assert!((size as usize..most).contains(&held), "{held} where {size} are asked for");
         assert_eq!(node.offsets(&room).await.len(), size as usize);
     }
+    backend.stop().await;
+}
+
+/// Nothing of a burst is made, numbered or heard where Redis refuses to keep it, and what comes later follows on what was
+/// there before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_is_refused_whole() {
+    let backend = Backend::redis();
+    let (server, node) = (server(&backend), backend.node());
+    node.subscribe("a").await;
+    burst_made(&node, "a", numbers(0..100)).await;
+    let before = node.read("a").await.unwrap();
+    let refused = async |room: &str| {
+        let answers = burst(&node, room, numbers(0..200), &kept(KEEP)).await;
+        let made = answers.iter().filter(|answer| !matches!(answer, Err(BrokerError::Refused(_)))).count();
+        assert_eq!(made, 0, "{room}");
+    };
+    server.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    refused("a").await;
+    refused("new").await;
+    assert!(matches!(node.append("new", "one").await, Err(BrokerError::Refused(_))));
+    server.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(node.read("a").await.unwrap(), before);
+    assert_eq!(server.command(&["EXISTS", "roomcast.top.{.new}", "roomcast.stream.{.new}"]), ["0"]);
+    // The counter goes up, and the publications are refused: it goes down again.
+    let stream = "roomcast.stream.{.a}";
+    server.commands(&[&["RENAME", stream, "aside"], &["SET", stream, "not a stream"]]);
+    refused("a").await;
+    server.command(&["RENAME", "aside", stream]);
+    assert_eq!(node.read("a").await.unwrap(), before);
+    assert_eq!(burst_made(&node, "a", numbers(100..300)).await, (101..=300).collect::<Vec<_>>());
+    assert_eq!(node.recorder.wait("a", 300).await, numbers(0..300));
+    assert_eq!(node.read("a").await.unwrap().top, Position::new(300, before.top.epoch));
     backend.stop().await;
 }
 

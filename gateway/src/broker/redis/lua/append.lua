@@ -58,7 +58,9 @@ local function append(meta, top, stream, channel, rest, state, tail)
     -- Nothing is known, or the counter was lost: what there is of the stream is of an epoch that is over.
     tail = tail or state and sub(state, 29) or ''
     state = nil
-    call('SET', top, 1)
+    -- Of all that is written here this alone may be refused for want of memory: what follows on a write is not.
+    local refused = error_of(call('SET', top, 1))
+    if refused then return 'E' .. refused end
     call('DEL', stream)
   end
   local epoch = state and sub(state, 1, 8) or letters
