@@ -62,7 +62,7 @@ pub struct Metrics {
     pub broker_reconnects: IntCounter,
     /// `roomcast_broker_published_total{result}`: publishes sent to the broker; `result` is `ok` or `error`.
     pub broker_published: IntCounterVec,
-    /// `roomcast_broker_received_total`: messages received from the broker.
+    /// `roomcast_broker_received_total`: publications, joins and leaves received from the broker.
     pub broker_received: IntCounter,
     /// `roomcast_broker_malformed_total`: messages received that are not publications of this system.
     pub broker_malformed: IntCounter,
@@ -124,7 +124,11 @@ impl Metrics {
             shards: shards(r),
             broker_reconnects: counter(r, "broker_reconnects_total", "Connections to the broker made again."),
             broker_published: counters(r, "broker_published_total", "Publishes sent to the broker.", &["result"]),
-            broker_received: counter(r, "broker_received_total", "Messages received from the broker."),
+            broker_received: counter(
+                r,
+                "broker_received_total",
+                "Publications, joins and leaves received from the broker.",
+            ),
             broker_malformed: counter(
                 r,
                 "broker_malformed_total",
@@ -151,7 +155,7 @@ pub struct Shards {
     pub connected: IntGaugeVec,
     /// `roomcast_broker_shard_published_total{shard}`: publishes that this Redis took.
     pub published: IntCounterVec,
-    /// `roomcast_broker_shard_received_total{shard}`: messages received from this Redis.
+    /// `roomcast_broker_shard_received_total{shard}`: publications, joins and leaves received from this Redis.
     pub received: IntCounterVec,
     /// `roomcast_broker_rooms_moved_total`: rooms that are heard from another node of the cluster than before.
     pub moved: IntCounter,
@@ -164,7 +168,12 @@ fn shards(r: &Registry) -> Shards {
     Shards {
         connected: gauges(r, "broker_shard_connected", "1 while every room of this Redis is heard.", each),
         published: counters(r, "broker_shard_published_total", "Publishes that this Redis took.", each),
-        received: counters(r, "broker_shard_received_total", "Messages received from this Redis.", each),
+        received: counters(
+            r,
+            "broker_shard_received_total",
+            "Publications, joins and leaves received from this Redis.",
+            each,
+        ),
         moved: counter(r, "broker_rooms_moved_total", "Rooms heard from another cluster node than before."),
         redirects: counter(r, "broker_redirects_total", "Times a cluster node named another."),
     }

@@ -7,13 +7,14 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use roomcast::{
     broker::{Answer, Append, Appended, History, Keep, Page, Slice, memory::MemoryBroker},
     metrics::Metrics,
 };
 use roomcast_shared::{
     event::{Event, Said},
-    position::Position,
+    position::{Epoch, Position},
     publication::{ClientInfo, Publication},
 };
 
@@ -71,6 +72,7 @@ with_every_broker! {
     a_room_asked_for_the_first_time_has_an_epoch_and_keeps_it,
     pages_begin_where_they_are_asked_to,
     no_more_is_kept_than_the_size,
+    what_is_read_is_what_a_model_has_however_it_came_in,
     publications_are_forgotten_after_their_time_and_the_place_is_not,
     an_epoch_ends_when_nobody_uses_it,
     reading_is_a_use,
@@ -241,6 +243,96 @@ async fn no_more_is_kept_than_the_size(backend: Backend) {
     // The size that was asked for last is the one that holds.
     node.append("room 100", "250", &kept(Keep { size: 5, ..KEEP })).await;
     assert_eq!(offsets(&node.read("room 100", EVERYTHING).await), [247, 248, 249, 250, 251]);
+    backend.stop().await;
+}
+
+/// What a room has to have: every publication in its order, and how many of them stay.
+struct Model {
+    size: usize,
+    epoch: Option<Epoch>,
+    all: Vec<Bytes>,
+}
+
+impl Model {
+    /// Says many at once, from one node or two, and takes up where each stands. What one of them says is in its order.
+    async fn say(&mut self, nodes: [&Node; 2], room: &str, rng: &mut StdRng) {
+        let append = kept(Keep { size: u32::try_from(self.size).unwrap(), ..KEEP });
+        let longest = [4, 40, 700, 9000][rng.random_range(0..4)];
+        let many: Vec<(usize, Bytes)> = (0..rng.random_range(1..120))
+            .map(|_| (rng.random_range(0..2), vec![rng.random(); rng.random_range(0..longest)].into()))
+            .collect();
+        let calls = many
+            .iter()
+            .map(|(node, data)| nodes[*node].history.append(room, publication(data.clone()), &append).wait())
+            .collect::<Vec<_>>();
+        let before = self.all.len();
+        self.all.resize(before + many.len(), Bytes::from_static(b"nothing was given this place"));
+        let mut last = [0, 0];
+        for (answer, (node, data)) in join_all(calls).await.into_iter().zip(many) {
+            let Position { offset, epoch } = answer.unwrap().position.unwrap();
+            assert_eq!(*self.epoch.get_or_insert(epoch), epoch);
+            assert!(offset > last[node], "{offset} after {}", last[node]);
+            last[node] = offset;
+            let place = usize::try_from(offset).unwrap() - 1;
+            assert!((before..self.all.len()).contains(&place) && self.all[place].starts_with(b"nothing was given"));
+            self.all[place] = data;
+        }
+    }
+
+    fn page(&self, page: &Page) -> Vec<(u64, Bytes)> {
+        let first = self.all.len().saturating_sub(self.size);
+        let stays = (1..).zip(&self.all).skip(first).map(|(offset, data)| (offset, data.clone()));
+        let limit = page.limit as usize;
+        if page.reverse {
+            let wanted = stays.filter(|(offset, _)| page.since.is_none_or(|since| *offset < since));
+            let wanted: Vec<_> = wanted.collect();
+            wanted.into_iter().rev().take(limit).collect()
+        } else {
+            stays.filter(|(offset, _)| page.since.is_none_or(|since| *offset > since)).take(limit).collect()
+        }
+    }
+
+    /// Asks for pages of every kind.
+    async fn compare(&self, node: &Node, room: &str, rng: &mut StdRng, seed: u64) {
+        let top = self.all.len() as u64;
+        let oldest = top.saturating_sub(self.size as u64);
+        let near = |place: u64| [place.saturating_sub(1), place, place + 1];
+        let mut since: Vec<Option<u64>> = [near(0), near(oldest), near(top)].concat().into_iter().map(Some).collect();
+        since.extend([None, Some(u64::MAX)]);
+        since.extend((0..6).map(|_| Some(rng.random_range(0..=top + 1))));
+        let limits = [1, 2, 31, 32, 33, rng.random_range(1..200), 1000];
+        let pages = since.into_iter().flat_map(|since| {
+            let both = limits.into_iter().flat_map(|limit| [(limit, false), (limit, true)]);
+            both.map(move |(limit, reverse)| Page { since, limit, reverse, meta_ttl: KEEP.meta_ttl })
+        });
+        let pages: Vec<Page> = pages.collect();
+        let slices = join_all(pages.iter().map(|page| node.history.read(room, page).wait()).collect::<Vec<_>>()).await;
+        for (page, slice) in pages.iter().zip(slices) {
+            let slice = slice.unwrap();
+            assert_eq!(slice.top, Position::new(top, self.epoch.unwrap()));
+            let read: Vec<_> = slice.publications.into_iter().map(|said| (said.offset, said.data)).collect();
+            assert!(read == self.page(page), "seed {seed}, size {}, top {top}, {page:?}", self.size);
+        }
+    }
+}
+
+async fn what_is_read_is_what_a_model_has_however_it_came_in(backend: Backend) {
+    let nodes = [backend.node(), backend.node()];
+    let nodes = if backend.is_shared() { [&nodes[0], &nodes[1]] } else { [&nodes[0], &nodes[0]] };
+    for (number, size) in [1, 2, 5, 31, 32, 33, 100, 300].into_iter().enumerate() {
+        let seed = rand::rng().random();
+        let (mut rng, room) = (StdRng::seed_from_u64(seed), format!("room {number}"));
+        nodes[0].subscribe(&room).await;
+        let mut model = Model { size, epoch: None, all: Vec::new() };
+        for _ in 0..5 {
+            model.say(nodes, &room, &mut rng).await;
+            model.compare(nodes[1], &room, &mut rng, seed).await;
+        }
+        assert!(nodes[0].recorder.wait(&room, model.all.len()).await == model.all, "seed {seed}");
+        assert!(
+            nodes[0].recorder.said(&room).iter().map(|said| said.publication.offset).eq(1..=model.all.len() as u64)
+        );
+    }
     backend.stop().await;
 }
 

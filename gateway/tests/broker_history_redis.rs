@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use roomcast::{
     broker::{
         Append, Appended, BrokerError, Health, History, Keep, Page, Slice,
@@ -53,6 +54,12 @@ impl Node {
 
 fn server(backend: &Backend) -> &RedisServer {
     backend.server.as_ref().unwrap()
+}
+
+/// How many publications each entry of a room's stream has.
+fn entries(server: &RedisServer, room: &str) -> Vec<usize> {
+    let words = server.command(&["XRANGE", &format!("roomcast.stream.{{.{room}}}"), "-", "+"]);
+    words.chunks(3).map(|entry| if entry[1] == "d" { 1 } else { entry[1].parse().unwrap() }).collect()
 }
 
 /// Appends many at once, so many that some have to wait, and gives what became of each.
@@ -107,6 +114,7 @@ async fn scripts_flushed_under_load_lose_nothing_and_change_no_order() {
     let heard: Vec<u64> = heard.collect();
     assert_eq!(heard, (1..=heard.len() as u64).collect::<Vec<_>>());
     assert_eq!(nodes[1].read("a").await.unwrap().top.offset, heard.len() as u64);
+    assert!(entries(server, "a").iter().any(|count| *count > 1), "packs");
     backend.stop().await;
 }
 
@@ -235,14 +243,87 @@ async fn a_stream_holds_little_more_than_its_size() {
     let backend = Backend::redis();
     let node = backend.node();
     for (size, most) in [(1, 140), (10, 140), (100, 240)] {
-        let (room, append) = (format!("room {size}"), kept(Keep { size, ..KEEP }));
-        let many = (0..3000).map(|_| node.history.append(&room, publication("x"), &append).wait());
-        join_all(many.collect::<Vec<_>>()).await;
-        let held: usize =
-            server(&backend).command(&["XLEN", &format!("roomcast.stream.{{.{room}}}")])[0].parse().unwrap();
-        assert!((size as usize..most).contains(&held), "{held} where {size} are asked for");
-        assert_eq!(node.offsets(&room).await.len(), size as usize);
+        let append = kept(Keep { size, ..KEEP });
+        let (packed, single) = (format!("packed {size}"), format!("single {size}"));
+        burst(&node, &packed, numbers(0..3000), &append).await;
+        for data in numbers(0..500) {
+            node.history.append(&single, publication(data), &append).wait().await.unwrap();
+        }
+        for room in [&packed, &single] {
+            let entries = entries(server(&backend), room);
+            let held: usize = entries.iter().sum();
+            let most = if room == &single { most } else { 100 * 32 };
+            assert!((size as usize..most).contains(&held), "{room}: {held}");
+            assert_eq!(entries.len() == held, room == &single, "{entries:?}");
+            assert_eq!(node.offsets(room).await.len(), size as usize);
+        }
     }
+    // A node of a stream has 4 KB.
+    burst(&node, "long", vec![vec![b'x'; 128].into(); 3000], &kept(KEEP)).await;
+    let held: usize = entries(server(&backend), "long").iter().sum();
+    assert!((100..240).contains(&held), "{held}");
+    backend.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_takes_few_entries_and_few_messages_and_is_counted_whole() {
+    let backend = Backend::redis();
+    let (server, node) = (server(&backend), backend.node());
+    node.subscribe("a").await;
+    assert_eq!(burst_made(&node, "a", numbers(0..1000)).await, (1..=1000).collect::<Vec<_>>());
+    assert_eq!(node.recorder.wait("a", 1000).await, numbers(0..1000));
+    let entries = entries(server, "a");
+    assert!(entries.iter().max() == Some(&32) && entries.iter().sum::<usize>() >= 100, "{entries:?}");
+    let stats = server.command(&["INFO", "commandstats"]).concat();
+    let published = stats.split("cmdstat_publish:calls=").nth(1).and_then(|rest| rest.split(',').next()).unwrap();
+    assert!(published.parse::<usize>().unwrap() < 200, "{published}");
+    let metrics = &node.metrics;
+    node.recorder.until("the counts", |_| metrics.broker_received.get() == 1000).await;
+    assert_eq!(metrics.broker_published.with_label_values(&["ok"]).get(), 1000);
+    assert_eq!(metrics.broker_latency.with_label_values(&["append"]).get_sample_count(), 1000);
+    assert_eq!(metrics.delivery_lag.get_sample_count(), 1000);
+    backend.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packs_are_bounded_in_bytes() {
+    let backend = Backend::redis();
+    let (server, node) = (server(&backend), backend.node());
+    for (length, most) in [(5000, 3), (8000, 2), (9000, 1), (100_000, 1)] {
+        let room = length.to_string();
+        let data: Vec<_> = (0..60).map(|fill| Bytes::from(vec![fill; length])).collect();
+        assert_eq!(burst_made(&node, &room, data.clone()).await, (1..=60).collect::<Vec<_>>());
+        let entries = entries(server, &room);
+        assert_eq!(entries.iter().max(), Some(&most), "{length} bytes: {entries:?}");
+        let read = node.read(&room).await.unwrap().publications;
+        assert!(read.into_iter().map(|publication| publication.data).eq(data));
+    }
+    backend.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_that_finds_the_counter_lost_begins_an_epoch() {
+    let backend = Backend::redis();
+    let (server, node) = (server(&backend), backend.node());
+    node.subscribe("a").await;
+    let mut epochs = Vec::new();
+    for key in ["top", "meta", "top"] {
+        assert_eq!(burst_made(&node, "a", numbers(0..200)).await, (1..=200).collect::<Vec<_>>());
+        assert!(entries(server, "a").len() < 100, "packs");
+        let slice = node.read("a").await.unwrap();
+        assert_eq!(
+            slice.publications.iter().map(|said| said.offset).collect::<Vec<_>>(),
+            (101..=200).collect::<Vec<_>>()
+        );
+        assert_eq!(slice.publications[0].data, "100");
+        epochs.push(slice.top.epoch);
+        server.command(&["DEL", &format!("roomcast.{key}.{{.a}}")]);
+    }
+    node.recorder.wait("a", 600).await;
+    let heard = node.recorder.said("a");
+    assert!(heard.iter().map(|said| said.publication.offset).eq((1..=200).chain(1..=200).chain(1..=200)));
+    assert!(heard.chunks(200).zip(&epochs).all(|(said, epoch)| said.iter().all(|said| said.epoch == Some(*epoch))));
+    assert!(epochs[0] != epochs[1] && epochs[1] != epochs[2]);
     backend.stop().await;
 }
 
@@ -276,6 +357,59 @@ async fn a_burst_is_refused_whole() {
     assert_eq!(burst_made(&node, "a", numbers(100..300)).await, (101..=300).collect::<Vec<_>>());
     assert_eq!(node.recorder.wait("a", 300).await, numbers(0..300));
     assert_eq!(node.read("a").await.unwrap().top, Position::new(300, before.top.epoch));
+    backend.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_room_that_is_full_holds_up_the_rest_of_a_pack() {
+    let backend = Backend::redis();
+    let node = backend.node();
+    node.subscribe("a").await;
+    node.recorder.fill("a");
+    burst_made(&node, "a", numbers(0..200)).await;
+    assert!(entries(server(&backend), "a").len() < 100, "packs");
+    node.read("a").await.unwrap();
+    assert_eq!(node.recorder.wait("a", 1).await, numbers(0..1));
+    node.recorder.clear();
+    assert_eq!(node.recorder.wait("a", 200).await, numbers(0..200));
+    assert_eq!(node.metrics.inbox_full.get(), 1);
+    backend.stop().await;
+}
+
+/// Whatever is said in one room is in its order, be it in a pack or not; packs of other rooms lie between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packs_keep_the_order_of_their_room_among_everything_else() {
+    let backend = Backend::redis();
+    let node = backend.node();
+    let rooms = ["a", "b", "c"];
+    for room in rooms {
+        node.subscribe(room).await;
+    }
+    let mut rng = StdRng::seed_from_u64(rand::rng().random());
+    let mut calls = Vec::new();
+    for data in numbers(0..3000) {
+        let room = rooms[rng.random_range(0..rooms.len())];
+        let keep = if rng.random_ratio(1, 20) { Keep { size: 50, ..KEEP } } else { KEEP };
+        let once = Append { idempotency: Some((format!("{data:?}"), KEEP.ttl)), ..kept(KEEP) };
+        let append = match rng.random_range(0..10) {
+            0 => Append::default(),
+            1 => once,
+            _ => kept(keep),
+        };
+        calls.push((room, data.clone(), node.history.append(room, publication(data), &append).wait()));
+    }
+    let (places, answers): (Vec<_>, Vec<_>) = calls.into_iter().map(|(room, data, call)| ((room, data), call)).unzip();
+    let answers: Vec<_> = join_all(answers).await.into_iter().map(|answer| answer.unwrap().position).collect();
+    for room in rooms {
+        let said = || places.iter().zip(&answers).filter(|((to, _), _)| *to == room);
+        let all: Vec<_> = said().map(|((_, data), _)| data.clone()).collect();
+        assert!(node.recorder.wait(room, all.len()).await == all);
+        let offsets: Vec<_> = said().map(|(_, place)| place.map_or(0, |place| place.offset)).collect();
+        assert!(node.recorder.said(room).iter().map(|said| said.publication.offset).eq(offsets.iter().copied()));
+        let kept = offsets.iter().filter(|offset| **offset > 0).count() as u64;
+        assert!(offsets.into_iter().filter(|offset| *offset > 0).eq(1..=kept));
+        assert!(entries(server(&backend), room).iter().any(|count| *count > 3), "packs");
+    }
     backend.stop().await;
 }
 
@@ -321,12 +455,19 @@ async fn an_entry_that_is_not_understood_is_refused_and_not_passed_over() {
     let backend = Backend::redis();
     let (server, node) = (server(&backend), backend.node());
     node.keep("a", "0").await;
-    let odd: [(&str, &[&str]); 5] = [
+    let three = "\u{9}\0\0\x0012345678\0".repeat(3);
+    let odd: [(&str, &[&str]); 11] = [
         ("2-0", &["d", ""]),
         ("2-0", &["d", "12345678\u{7f}"]),
         ("2-0", &["d", "x", "e", "y"]),
         ("2-0", &["d", "12345678\0\u{7f}"]),
         ("1-1", &["d", "12345678\0"]),
+        ("2-0", &["x", "12345678\0"]),
+        ("2-0", &["0", ""]),
+        ("2-0", &["1", ""]),
+        ("2-0", &["2", "\u{9}\0\0\x0012345678\0"]),
+        ("2-0", &["-1", "\u{9}\0\0\x0012345678\0"]),
+        ("2-0", &["3", &three]),
     ];
     for (number, (id, fields)) in odd.into_iter().enumerate() {
         server.command(&[&["XADD", "roomcast.stream.{.a}", id], fields].concat());
@@ -339,6 +480,10 @@ async fn an_entry_that_is_not_understood_is_refused_and_not_passed_over() {
         node.history.forget("a").wait().await.unwrap();
     }
     assert_eq!(node.keep("a", "3").await.offset, 3);
+    // The same bytes are well where there are places for them.
+    server.command(&["XADD", "roomcast.stream.{.a}", "6-0", "3", &three]);
+    server.command(&["SET", "roomcast.top.{.a}", "6"]);
+    assert_eq!(node.offsets("a").await, [3, 4, 5, 6]);
     backend.stop().await;
 }
 

@@ -2,10 +2,14 @@
 
 mod common;
 
-use std::{fmt::Write, ops::Range};
+use std::{
+    fmt::Write,
+    ops::{Range, RangeInclusive},
+};
 
 use common::{Client, Gateway, Value, json, redis::RedisServer, token};
 use futures_util::future::join_all;
+use rand::{Rng, SeedableRng, rngs::StdRng};
 
 const RULES: &str = r#"
 [[namespaces]]
@@ -456,6 +460,58 @@ async fn a_thousand_who_come_back_to_one_room_at_once_are_all_given_what_they_mi
     for node in nodes {
         node.stop().await;
     }
+}
+
+/// What is said in bursts lies in Redis in packs, and clients come back from places within them, while more is said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_comes_back_to_the_midst_of_a_burst_is_given_the_rest_of_it() {
+    const ALL: u64 = 250;
+    let redis = RedisServer::start();
+    let settings = format!("redis.url = {:?}\n{RULES}", redis.url());
+    let nodes = [Gateway::start(&settings), Gateway::start(&settings)];
+    for node in &nodes {
+        node.ready().await;
+    }
+    let mut rng = StdRng::seed_from_u64(rand::rng().random());
+    let mut said = 0;
+    let mut epoch = String::new();
+    while said < 150 {
+        let count = rng.random_range(1..60);
+        epoch = say_at_once(&nodes[0], "large:storm", said + 1..=said + count).await;
+        said += count;
+    }
+    let entries: u64 = redis.command(&["XLEN", "roomcast.stream.{.large:storm}"])[0].parse().expect("a count");
+    assert!(entries < said / 2, "{entries} entries of {said} publications");
+    let clients = (0..=said).map(|offset| {
+        let node = &nodes[usize::from(offset % 2 == 0)];
+        async move { (offset, Client::connected(node.clients, "ann").await) }
+    });
+    let clients = join_all(clients).await;
+    let more = async {
+        for begin in (said + 1..=ALL).step_by(30) {
+            say_at_once(&nodes[1], "large:storm", begin..=ALL.min(begin + 29)).await;
+        }
+    };
+    let back = clients.into_iter().map(|(offset, client)| recovered(client, offset..ALL, &epoch));
+    let (returned, ()) = tokio::join!(join_all(back), more);
+    for (offset, heard) in returned.into_iter().enumerate() {
+        assert_eq!(heard, (offset as u64..=ALL).collect::<Vec<_>>());
+    }
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+/// Publishes these over the API in one call and gives the epoch of the room.
+async fn say_at_once(node: &Gateway, room: &str, numbers: RangeInclusive<u64>) -> String {
+    let publish = |number| json!({"publish": {"channel": room, "data": {"n": number}}});
+    let commands: Vec<_> = numbers.clone().map(publish).collect();
+    let (status, answer) = node.api("batch", &json!({"commands": commands})).await;
+    assert_eq!(status, 200, "{answer}");
+    let results = answer["result"]["replies"].as_array().or(answer["replies"].as_array()).expect("replies");
+    let offsets: Vec<_> = results.iter().map(|reply| reply["publish"]["offset"].as_u64()).collect();
+    assert_eq!(offsets, numbers.map(Some).collect::<Vec<_>>(), "{answer}");
+    results[0]["publish"]["epoch"].as_str().expect("an epoch").to_owned()
 }
 
 /// Comes back to the room with the first of these places and listens up to the last; gives the first, and what it was told.

@@ -15,8 +15,8 @@ pub const VERSION_TTL: Duration = Duration::from_hours(30 * 24);
 /// Offsets of a room count from 1 without gaps within one epoch, in the order in which every node hears the publications.
 /// An epoch ends when the store forgets the room's counter: after `meta_ttl` without use, or with the store's data.
 pub trait History: Send + Sync + 'static {
-    /// Publishes to everybody in the room on every node and, where `append.keep` says so, keeps it: both, or neither. Calls
-    /// take effect in the order in which they and [`PubSub::publish`](super::PubSub::publish) are made.
+    /// Publishes to everybody in the room on every node and, where `append.keep` says so, keeps it: both, or neither. In one
+    /// room, calls take effect in the order in which they and [`PubSub::publish`](super::PubSub::publish) are made.
     fn append(&self, room: &str, said: Said, append: &Append) -> Answer<Appended>;
 
     /// Reads what is kept, and the position reached; a room without history gets an epoch by being asked. What is read is

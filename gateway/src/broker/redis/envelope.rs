@@ -4,7 +4,9 @@
 //! letters of the epoch), then the rest: eight bytes time in microseconds since the Unix epoch (little endian), one byte
 //! flags (1 = delta, 2 = exclude), with exclude the 16 bytes of the session's UUID, and the `Publication` or `ClientInfo` in
 //! Protobuf. Redis itself numbers a publication and so writes kind and place; the rest is the node's, and is what the
-//! history keeps. Whatever is not known here is malformed, so that later layouts can be told apart.
+//! history keeps. Several publications of one room are a *pack*: the kind, the place of the last of them, and then of each in
+//! order the length of its rest (four bytes, little endian) and the rest; their places follow one on another. Whatever is not
+//! known here is malformed, so that later layouts can be told apart.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,12 +17,15 @@ use roomcast_shared::{
     position::{Epoch, Position},
     publication::{ClientInfo, Publication},
 };
+use smallvec::{SmallVec, smallvec};
 
 const PUBLICATION: u8 = 1;
 /// The kind of a publication that Redis has numbered.
 pub(super) const KEPT: u8 = 2;
 const JOIN: u8 = 3;
 const LEAVE: u8 = 4;
+/// The kind of several of them.
+pub(super) const PACK: u8 = 5;
 
 const DELTA: u8 = 1;
 const EXCLUDE: u8 = 2;
@@ -31,6 +36,8 @@ const DIGITS: usize = 20;
 pub(super) const PLACE: usize = DIGITS + Epoch::LENGTH;
 /// Time and flags.
 const FIXED: usize = 9;
+/// What a pack has before each rest: how long it is.
+const LENGTH: usize = 4;
 
 /// An event as it arrived.
 #[derive(Debug, PartialEq)]
@@ -40,6 +47,9 @@ pub(super) struct Envelope {
     /// What happened; a payload is a slice of what was decoded.
     pub(super) event: Event,
 }
+
+/// What a message brings: one event, or those of a pack in their order.
+pub(super) type Envelopes = SmallVec<[Envelope; 1]>;
 
 /// Why bytes are no envelope.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -56,6 +66,9 @@ pub(super) enum Malformed {
     /// The place is not digits and letters.
     #[error("the place in the history is not understood")]
     Place,
+    /// Lengths in a pack do not come to what there is of it, or there are more publications than places.
+    #[error("the pack is not understood")]
+    Pack,
     /// The Protobuf part does not decode.
     #[error("the event does not decode: {0}")]
     Event(#[from] prost::DecodeError),
@@ -108,25 +121,64 @@ pub(super) fn encode_rest(said: &Said, now: SystemTime, mut out: impl BufMut) {
     said.publication.encode_raw(&mut out);
 }
 
+/// What a pack takes for a rest of so many bytes.
+pub(super) const fn packed_len(rest: usize) -> usize {
+    LENGTH + rest
+}
+
+/// Adds the rest of a publication's envelope to a pack.
+pub(super) fn pack(rest: &[u8], out: &mut impl BufMut) {
+    out.put_u32_le(u32::try_from(rest.len()).unwrap_or(u32::MAX));
+    out.put_slice(rest);
+}
+
 fn put_time(now: SystemTime, out: &mut impl BufMut) {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     out.put_u64_le(u64::try_from(since.as_micros()).unwrap_or(u64::MAX));
 }
 
-/// Reads an envelope, without copying the payload.
-pub(super) fn decode(mut bytes: Bytes) -> Result<Envelope, Malformed> {
+/// Reads an envelope, without copying payloads. Of a pack that is not understood throughout nothing is given.
+pub(super) fn decode(mut bytes: Bytes) -> Result<Envelopes, Malformed> {
     let kind = bytes.try_get_u8().map_err(|_| Malformed::Short(0))?;
-    match kind {
+    let one = match kind {
         PUBLICATION => decode_rest(bytes, None),
-        KEPT if bytes.len() < PLACE => Err(Malformed::Short(bytes.len())),
-        KEPT => {
-            let place = decode_place(&bytes.split_to(PLACE)).ok_or(Malformed::Place)?;
-            decode_rest(bytes, Some(place))
-        }
+        KEPT => take_place(&mut bytes).and_then(|place| decode_rest(bytes, Some(place))),
+        PACK => return take_place(&mut bytes).and_then(|last| unpack(bytes, last)),
         JOIN => decode_presence(bytes, Event::Join),
         LEAVE => decode_presence(bytes, Event::Leave),
         kind => Err(Malformed::Kind(kind)),
+    };
+    one.map(|envelope| smallvec![envelope])
+}
+
+fn take_place(bytes: &mut Bytes) -> Result<Position, Malformed> {
+    if bytes.len() < PLACE {
+        return Err(Malformed::Short(bytes.len()));
     }
+    decode_place(&bytes.split_to(PLACE)).ok_or(Malformed::Place)
+}
+
+/// Reads a pack whose last publication has this place.
+pub(super) fn unpack(mut pack: Bytes, last: Position) -> Result<Envelopes, Malformed> {
+    let count = count(&pack).ok_or(Malformed::Pack)?;
+    let before = last.offset.checked_sub(count as u64).filter(|_| count > 0).ok_or(Malformed::Pack)?;
+    let mut envelopes = Envelopes::with_capacity(count);
+    for offset in before + 1..=last.offset {
+        let length = pack.get_u32_le() as usize;
+        envelopes.push(decode_rest(pack.split_to(length), Some(Position::new(offset, last.epoch)))?);
+    }
+    Ok(envelopes)
+}
+
+/// How many are in a pack, if each is there as its length says.
+fn count(mut pack: &[u8]) -> Option<usize> {
+    let mut count = 0;
+    while !pack.is_empty() {
+        let length = pack.try_get_u32_le().ok()? as usize;
+        pack = pack.get(length..).filter(|_| length >= FIXED)?;
+        count += 1;
+    }
+    Some(count)
 }
 
 /// Reads the rest of a publication's envelope; its place is known, where it has one.
@@ -181,8 +233,12 @@ mod tests {
         position::{Epoch, Position},
         publication::{ClientInfo, Publication},
     };
+    use smallvec::smallvec;
 
-    use super::{Envelope, Malformed, decode, decode_place, encode, encode_rest, encoded_len, rest_len};
+    use super::{
+        Envelope, Envelopes, FIXED, Malformed, PLACE, decode, decode_place, encode, encode_rest, encoded_len, pack,
+        packed_len, rest_len,
+    };
 
     fn moment() -> SystemTime {
         UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_001)
@@ -203,6 +259,22 @@ mod tests {
         out.into()
     }
 
+    /// The same of several.
+    fn packed(last: &str, all: &[Said]) -> Bytes {
+        let mut out = [b"\x05", last.as_bytes()].concat();
+        for said in all {
+            let (mut rest, begin) = (Vec::new(), out.len());
+            encode_rest(said, moment(), &mut rest);
+            pack(&rest, &mut out);
+            assert_eq!(out.len() - begin, packed_len(rest_len(said)));
+        }
+        out.into()
+    }
+
+    fn events(decoded: Result<Envelopes, Malformed>) -> Result<Vec<Event>, Malformed> {
+        decoded.map(|envelopes| envelopes.into_iter().map(|envelope| envelope.event).collect())
+    }
+
     fn publication() -> Publication {
         let info = ClientInfo { user: "ada".into(), client: "c1".into(), ..ClientInfo::default() };
         Publication { data: Bytes::from_static(b"\0\xff{}"), info: Some(info), ..Default::default() }
@@ -213,26 +285,40 @@ mod tests {
         let info = ClientInfo { user: "ada".into(), chan_info: Bytes::from_static(b"{}"), ..ClientInfo::default() };
         let said = Said { publication: publication(), epoch: None, delta: true, exclude: Some(u128::MAX - 7) };
         for event in [publication().into(), said.into(), Event::Join(info.clone()), Event::Leave(info)] {
-            assert_eq!(decode(encoded(&event)), Ok(Envelope { published: moment(), event }));
+            assert_eq!(decode(encoded(&event)), Ok(smallvec![Envelope { published: moment(), event }]));
         }
     }
 
     #[test]
     fn a_publication_that_redis_numbered_has_its_place() {
         let mut said = Said { delta: true, exclude: Some(5), ..publication().into() };
-        let decoded = decode(numbered("18446744073709551615abcdEFGH", &said)).map(|envelope| envelope.event);
+        let decoded = decode(numbered("18446744073709551615abcdEFGH", &said));
         said.publication.offset = u64::MAX;
         said.epoch = Epoch::parse(b"abcdEFGH");
-        assert_eq!(decoded, Ok(said.into()));
+        assert_eq!(events(decoded), Ok(vec![said.into()]));
     }
 
     #[test]
     fn the_payload_is_not_copied() {
         let said = Said::from(Publication { data: Bytes::from_static(b"payload"), ..Default::default() });
-        for whole in [encoded(&said.clone().into()), numbered("00000000000000000007abcdefgh", &said)] {
-            let Event::Publication(said) = decode(whole.clone()).expect("just encoded").event else { panic!() };
-            assert!(whole.as_ptr_range().contains(&said.publication.data.as_ptr()));
+        let place = "00000000000000000007abcdefgh";
+        let pack = packed(place, &[said.clone(), said.clone(), said.clone()]);
+        for whole in [encoded(&said.clone().into()), numbered(place, &said), pack] {
+            for envelope in decode(whole.clone()).expect("just encoded") {
+                let Event::Publication(said) = envelope.event else { panic!() };
+                assert!(whole.as_ptr_range().contains(&said.publication.data.as_ptr()));
+            }
         }
+    }
+
+    /// What can be in a pack: all that distinguishes one publication from another, in a few bytes.
+    fn any_said() -> impl Strategy<Value = Said> {
+        (prop::collection::vec(any::<u8>(), 0..20), any::<bool>(), any::<Option<u128>>()).prop_map(
+            |(data, delta, exclude)| {
+                let publication = Publication { data: data.into(), ..Publication::default() };
+                Said { publication, epoch: None, delta, exclude }
+            },
+        )
     }
 
     #[test]
@@ -253,6 +339,27 @@ mod tests {
     }
 
     #[test]
+    fn odd_packs_are_named() {
+        let said = Said::from(publication());
+        let of_two = packed("00000000000000000002abcdefgh", &[said.clone(), said.clone()]);
+        assert_eq!(decode(of_two.clone()).map(|pack| pack.len()), Ok(2));
+        assert_eq!(decode(of_two.slice(..20)), Err(Malformed::Short(19)));
+        let head = 1 + PLACE;
+        let cut = (head + 1..of_two.len()).filter(|end| *end != head + packed_len(rest_len(&said)));
+        for end in cut {
+            assert_eq!(decode(of_two.slice(..end)), Err(Malformed::Pack), "{end}");
+        }
+        assert_eq!(decode(of_two.slice(..head)), Err(Malformed::Pack), "nothing is no pack");
+        assert_eq!(decode([&of_two[..], b"\0\0\0\0"].concat().into()), Err(Malformed::Pack));
+        assert_eq!(decode([&of_two[..], b"\xff\xff\xff\xffrest"].concat().into()), Err(Malformed::Pack));
+        assert_eq!(decode(packed("00000000000000000001abcdefgh", &[said.clone(), said.clone()])), Err(Malformed::Pack));
+        assert_eq!(decode(packed("0000000000000000000xabcdefgh", &[said])), Err(Malformed::Place));
+        let mut flagged = of_two.to_vec();
+        *flagged.iter_mut().rev().nth(rest_len(&publication().into()) - FIXED).expect("the flags") = 4;
+        assert_eq!(decode(flagged.into()), Err(Malformed::Flags(4)), "the first alone is given to nobody");
+    }
+
+    #[test]
     fn places_are_digits_and_letters() {
         let epoch = Epoch::parse(b"abcdefgh").expect("eight letters");
         assert_eq!(decode_place(b"00000000000000000042abcdefgh"), Some(Position::new(42, epoch)));
@@ -265,10 +372,37 @@ mod tests {
         #[test]
         fn no_bytes_cause_a_panic(bytes: Vec<u8>) {
             let _ = decode(bytes.clone().into());
-            for kind in 1..=4 {
+            for kind in 1..=5 {
                 let _ = decode([&[kind], bytes.as_slice()].concat().into());
+                let _ = decode([&[kind], b"00000000000000000042abcdefgh".as_slice(), &bytes].concat().into());
             }
-            let _ = decode([b"\x0200000000000000000001abcdefgh".as_slice(), &bytes].concat().into());
+        }
+
+        #[test]
+        fn what_was_packed_is_given_in_its_order(all in prop::collection::vec(any_said(), 1..40), before: u32) {
+            let last = u64::from(before) + all.len() as u64;
+            let expected = all.iter().zip(u64::from(before) + 1..).map(|(said, offset)| {
+                let publication = Publication { offset, ..said.publication.clone() };
+                Said { publication, epoch: Epoch::parse(b"abcdefgh"), ..said.clone() }.into()
+            });
+            let expected: Vec<Event> = expected.collect();
+            prop_assert_eq!(events(decode(packed(&format!("{last:020}abcdefgh"), &all))), Ok(expected));
+        }
+
+        #[test]
+        fn a_pack_that_was_changed_causes_no_panic(
+            all in prop::collection::vec(any_said(), 1..5),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
+            cut: prop::sample::Index,
+        ) {
+            let mut bytes = packed("00000000000000000009abcdefgh", &all).to_vec();
+            for (place, byte) in changes {
+                let place = place.index(bytes.len());
+                bytes[place] = byte;
+            }
+            let _ = decode(bytes.clone().into());
+            bytes.truncate(cut.index(bytes.len()));
+            let _ = decode(bytes.into());
         }
     }
 }

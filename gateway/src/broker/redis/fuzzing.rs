@@ -4,7 +4,10 @@
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
-use roomcast_shared::{event::Event, position::Epoch};
+use roomcast_shared::{
+    event::{self, Event},
+    position::Epoch,
+};
 
 use super::{
     envelope,
@@ -76,29 +79,51 @@ pub fn write(words: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// What an envelope holds, and when it happened.
+/// What happened, and when.
+pub type Happened = (SystemTime, Event);
+
+/// What an envelope holds: one event, or those of a pack.
 ///
 /// # Errors
 /// Why the bytes are no envelope.
-pub fn open(bytes: Bytes) -> Result<(SystemTime, Event), String> {
+pub fn open(bytes: Bytes) -> Result<Vec<Happened>, String> {
     let opened = envelope::decode(bytes).map_err(|why| why.to_string())?;
-    Ok((opened.published, opened.event))
+    Ok(opened.into_iter().map(|one| (one.published, one.event)).collect())
 }
 
-/// The envelope of an event; with the place that Redis writes before it where the event has one.
-pub fn seal(event: &Event, at: SystemTime) -> Vec<u8> {
+/// The envelope of these; with the place that Redis writes before them where they have one. Of several, all have places.
+pub fn seal(all: &[Happened]) -> Vec<u8> {
     let mut out = Vec::new();
-    match event {
-        Event::Publication(said) if said.epoch.is_some() => {
-            let epoch = said.epoch.as_ref().map(Epoch::as_str).unwrap_or_default();
-            out.push(envelope::KEPT);
-            out.extend(format!("{:020}{epoch}", said.publication.offset).bytes());
-            envelope::encode_rest(said, at, &mut out);
+    match all {
+        [(at, Event::Publication(said))] if said.epoch.is_some() => {
+            put_place(said, envelope::KEPT, &mut out);
+            envelope::encode_rest(said, *at, &mut out);
         }
-        event => {
-            envelope::encode(event, at, &mut out);
+        [(at, event)] => {
+            envelope::encode(event, *at, &mut out);
             assert_eq!(out.len(), envelope::encoded_len(event));
+        }
+        all => {
+            let said: Vec<_> = all.iter().filter_map(publication).collect();
+            if let Some((_, last)) = said.last() {
+                put_place(last, envelope::PACK, &mut out);
+            }
+            for (at, said) in said {
+                let mut rest = Vec::new();
+                envelope::encode_rest(said, at, &mut rest);
+                envelope::pack(&rest, &mut out);
+            }
         }
     }
     out
+}
+
+fn publication((at, event): &Happened) -> Option<(SystemTime, &event::Said)> {
+    if let Event::Publication(said) = event { Some((*at, said)) } else { None }
+}
+
+fn put_place(said: &event::Said, kind: u8, out: &mut Vec<u8>) {
+    let epoch = said.epoch.as_ref().map(Epoch::as_str).unwrap_or_default();
+    out.push(kind);
+    out.extend(format!("{:020}{epoch}", said.publication.offset).bytes());
 }

@@ -36,6 +36,7 @@ mod keys;
 mod link;
 mod origin;
 mod outage;
+mod pack;
 mod parts;
 mod pool;
 mod presence;

@@ -3,8 +3,9 @@
 //!
 //! A batch is a row of plain commands and, from the first publication on that needs the script, one call for all the rest.
 //! So either the whole rest takes effect, in its order, or, where Redis has forgotten the script, none of it, and it is
-//! written again before anything later. It also costs a third of what a call for each would. A script sees the keys of one
-//! slot alone, so that on a cluster each slot of a batch has a row and a call of its own.
+//! written again before anything later. It also costs a third of what a call for each would, and several publications of one
+//! room are as one there. A script sees the keys of one slot alone, so that on a cluster each slot of a batch has a row and a
+//! call of its own.
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use roomcast_shared::position::Epoch;
 use super::{
     BrokerError, envelope,
     link::{Link, Lost},
+    pack::{Piece, Plan, Step},
     queue::{Call, Outcome},
     redirect::{self, Verdict},
     script::{self, Row},
@@ -84,6 +86,11 @@ impl Item {
     fn keys(&self) -> impl Iterator<Item = &[u8]> {
         script::words(&self.words).take(self.keys)
     }
+
+    /// The rest of the envelope.
+    fn rest(&self) -> &[u8] {
+        script::words(&self.words).nth(self.keys + 1).unwrap_or_default()
+    }
 }
 
 impl Publish {
@@ -99,64 +106,107 @@ impl Publish {
     fn keep(&self) -> Option<Keep> {
         if let Self::Append(item) = self { item.keep } else { None }
     }
+
+    /// What decides on what it goes together with.
+    fn piece(&self) -> Piece<'_> {
+        let (words, channel) = match self {
+            Self::Plain(plain) => (plain, 1),
+            Self::Append(item) => (&item.words, item.keys),
+        };
+        let channel = script::words(words).nth(channel).unwrap_or_default();
+        match self {
+            Self::Append(item) if !item.guarded => {
+                Piece { channel, keep: item.keep, bytes: envelope::packed_len(item.rest().len()) }
+            }
+            _ => Piece { channel, keep: None, bytes: 0 },
+        }
+    }
 }
 
 fn seconds(time: Duration) -> u64 {
     time.as_secs()
 }
 
-/// The call of the script that does all this in order, and publishes with that command.
-fn script_call(batch: &[Call<Publish, Appended>], verb: &str) -> Cmd {
-    let items =
-        || batch.iter().filter_map(|call| if let Publish::Append(item) = &call.request { Some(item) } else { None });
+/// The call of the script that takes these steps, and publishes with that command.
+fn script_call(batch: &[Call<Publish, Appended>], plan: &Plan, verb: &str) -> Cmd {
+    let first = |step: &Step| &batch[step[0]].request;
+    let items = || {
+        plan.steps().iter().filter_map(|step| if let Publish::Append(item) = first(step) { Some(item) } else { None })
+    };
     let mut command = script::APPEND.call_with(items().map(|item| item.keys).sum());
     for key in items().flat_map(Item::keys) {
         command.arg(key);
     }
     command.arg(Epoch::from_random(rand::rng().random()).as_str()).arg(seconds(VERSION_TTL)).arg(verb);
-    let (mut rest, mut keep) = (batch, None);
-    while let Some(first) = rest.first() {
-        let (letter, wanted) = (first.request.letter(), first.request.keep());
+    let (mut rest, mut keep) = (plan.steps(), None);
+    while let Some(step) = rest.first() {
+        let (letter, wanted) = (first(step).letter(), first(step).keep());
         if let Some(wanted) = wanted.filter(|wanted| keep != Some(*wanted)) {
             keep = Some(wanted);
             command.arg("K").arg(wanted.size).arg(seconds(wanted.ttl)).arg(seconds(wanted.meta_ttl));
         }
-        let alike = |call: &&Call<Publish, Appended>| {
-            letter != "X" && call.request.letter() == letter && call.request.keep() == wanted
-        };
-        let count = rest.iter().take_while(alike).count().max(1);
+        let alike = |step: &&Step| letter != "X" && first(step).letter() == letter && first(step).keep() == wanted;
+        let (run, after) = rest.split_at(rest.iter().take_while(alike).count().max(1));
         command.arg(letter);
-        if letter != "X" {
-            command.arg(count);
+        match letter {
+            "P" => drop(command.arg(run.len())),
+            "H" => put_counts(&mut command, run),
+            _ => {}
         }
-        let (run, after) = rest.split_at(count);
-        for call in run {
-            put_arguments(&mut command, &call.request);
+        for step in run {
+            put_arguments(&mut command, batch, step);
         }
         rest = after;
     }
     command
 }
 
-fn put_arguments(command: &mut Cmd, publish: &Publish) {
-    let (words, skipped) = match publish {
-        Publish::Plain(plain) => (plain, 1),
-        Publish::Append(item) => (&item.words, item.keys),
-    };
-    for word in script::words(words).skip(skipped) {
-        command.arg(word);
+/// How many publications each step has, one byte for each.
+fn put_counts(command: &mut Cmd, run: &[Step]) {
+    let mut counts = command.bufmut_for_next_arg(run.len());
+    for step in run {
+        counts.put_u8(u8::try_from(step.len()).unwrap_or(u8::MAX));
     }
 }
 
-/// What the script says of each of so many.
-fn verdicts(answer: Value, count: usize) -> Vec<Verdict<Appended>> {
-    match redirect::verdict(answer) {
-        Verdict::Done(Ok(Value::Array(values))) if values.len() == count => {
-            values.into_iter().map(|value| Verdict::Done(outcome(value))).collect()
-        }
-        Verdict::Done(Ok(_)) => vec![Verdict::Done(Err(odd())); count],
-        all => vec![all.map(|_| Err(odd())); count],
+fn put_arguments(command: &mut Cmd, batch: &[Call<Publish, Appended>], step: &Step) {
+    let (words, skipped) = match &batch[step[0]].request {
+        Publish::Plain(plain) => (plain, 1),
+        Publish::Append(item) => (&item.words, item.keys),
+    };
+    let several = step.len() > 1;
+    for word in script::words(words).skip(skipped).take(if several { 1 } else { usize::MAX }) {
+        command.arg(word);
     }
+    if several {
+        let pieces = || step.iter().map(|number| &batch[*number].request);
+        let mut pack = command.bufmut_for_next_arg(pieces().map(|request| request.piece().bytes).sum());
+        for request in pieces() {
+            let Publish::Append(item) = request else { continue };
+            envelope::pack(item.rest(), &mut pack);
+        }
+    }
+}
+
+/// What the script says of each publication of its steps.
+fn verdicts(answer: Value, plan: &Plan) -> Vec<Verdict<Appended>> {
+    match redirect::verdict(answer) {
+        Verdict::Done(Ok(Value::Array(values))) if values.len() == plan.steps().len() => {
+            let outcomes: Vec<_> = values.into_iter().map(outcome).collect();
+            plan.seats().map(|(step, behind)| Verdict::Done(before(outcomes[step].clone(), behind))).collect()
+        }
+        Verdict::Done(Ok(_)) => vec![Verdict::Done(Err(odd())); plan.len()],
+        all => vec![all.map(|_| Err(odd())); plan.len()],
+    }
+}
+
+/// What became of a publication of a pack on which so many follow there, of which the last one became this.
+fn before(last: Outcome<Appended>, behind: usize) -> Outcome<Appended> {
+    let mut appended = last?;
+    if let Some(position) = &mut appended.position {
+        position.offset = position.offset.checked_sub(behind as u64).ok_or_else(odd)?;
+    }
+    Ok(appended)
 }
 
 fn outcome(answer: Value) -> Outcome<Appended> {
@@ -203,15 +253,15 @@ impl Publishing {
     }
 }
 
-/// What becomes of a batch of which each group had so many commands, and so many publications in its call of the script.
-fn judge(answers: Vec<Value>, shares: Vec<(usize, usize)>) -> Vec<Verdict<Appended>> {
+/// What becomes of a batch of which each group had so many commands, and these publications in its call of the script.
+fn judge(answers: Vec<Value>, shares: Vec<(usize, Plan)>) -> Vec<Verdict<Appended>> {
     let published = Appended { position: None, fresh: true };
     let mut answers = answers.into_iter();
     let mut all = Vec::new();
-    for (plain, scripted) in shares {
+    for (plain, plan) in shares {
         all.extend(answers.by_ref().take(plain).map(|answer| redirect::verdict(answer).map(|_| Ok(published))));
-        if scripted > 0 {
-            all.extend(answers.next().map(|answer| verdicts(answer, scripted)).unwrap_or_default());
+        if plan.len() > 0 {
+            all.extend(answers.next().map(|answer| verdicts(answer, &plan)).unwrap_or_default());
         }
     }
     all
@@ -254,10 +304,11 @@ impl Purpose for Publishing {
                 let Publish::Plain(command) = &mut call.request else { continue };
                 row.add(command.take(), call.asking);
             }
+            let steps = Plan::of(scripted.iter().map(|call| call.request.piece()));
             if let Some(first) = scripted.first() {
-                row.add(script_call(scripted, self.verb), first.asking);
+                row.add(script_call(scripted, &steps, self.verb), first.asking);
             }
-            shares.push((plain.len(), scripted.len()));
+            shares.push((plain.len(), steps));
         }
         let answers = script::exchange(link, &row).await?;
         let verdicts = judge(answers, shares);

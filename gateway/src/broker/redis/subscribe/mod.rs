@@ -22,7 +22,8 @@ use tracing::{debug, warn};
 use self::asking::Owed;
 use super::{
     dial::{Io, Target},
-    envelope, link,
+    envelope::{self, Envelope},
+    link,
     origin::Origin,
     outage::Outage,
     parts::Parts,
@@ -213,32 +214,39 @@ impl<'a> Connection<'a> {
         if self.parts.control.hear(message) {
             return;
         }
-        self.received.inc();
-        self.received_here.inc();
-        let Some(Delivered::Full(space)) = self.hand_over(message) else { return };
+        let parts = self.parts;
+        let Some(room) = parts.keys.room(message.channel()) else {
+            self.count(1);
+            return self.malformed(&"the channel is not a room's");
+        };
+        match envelope::decode(message.payload()) {
+            Ok(envelopes) => {
+                self.count(envelopes.len());
+                for envelope in envelopes {
+                    self.hand_over(room, envelope).await;
+                }
+            }
+            Err(error) => {
+                self.count(1);
+                self.malformed(&error);
+            }
+        }
+    }
+
+    fn count(&self, events: usize) {
+        self.received.inc_by(events as u64);
+        self.received_here.inc_by(events as u64);
+    }
+
+    async fn hand_over(&mut self, room: &str, envelope: Envelope) {
+        // Clocks of two nodes differ: what seems to come from the future took no time.
+        let lag = SystemTime::now().duration_since(envelope.published).unwrap_or_default();
+        self.lag.observe(lag.as_secs_f64());
+        let Delivered::Full(space) = self.parts.deliver.deliver(room, envelope.event) else { return };
         self.parts.metrics.inbox_full.inc();
         space.await;
         // What the server sent meanwhile lies in the kernel: the silence was ours.
         self.last_heard = Instant::now();
-    }
-
-    fn hand_over(&mut self, message: &Message) -> Option<Delivered> {
-        let Some(room) = self.parts.keys.room(message.channel()) else {
-            self.malformed(&"the channel is not a room's");
-            return None;
-        };
-        match envelope::decode(message.payload()) {
-            Ok(envelope) => {
-                // Clocks of two nodes differ: what seems to come from the future took no time.
-                let lag = SystemTime::now().duration_since(envelope.published).unwrap_or_default();
-                self.lag.observe(lag.as_secs_f64());
-                Some(self.parts.deliver.deliver(room, envelope.event))
-            }
-            Err(error) => {
-                self.malformed(&error);
-                None
-            }
-        }
     }
 
     fn malformed(&self, reason: &dyn std::fmt::Display) {
