@@ -360,6 +360,29 @@ async fn a_burst_is_refused_whole() {
     backend.stop().await;
 }
 
+/// A key that could not be remembered would let the same be said twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_a_key_is_not_said_where_there_is_no_memory_for_the_key() {
+    let backend = Backend::redis();
+    let (server, node) = (server(&backend), backend.node());
+    node.subscribe("a").await;
+    let once = || Append { idempotency: Some(("k".to_owned(), KEEP.ttl)), ..Append::default() };
+    let versioned = || Append { version: 1, ..once() };
+    let say = async |append: Append| node.history.append("a", publication("x"), &append).wait().await;
+    server.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    for append in [once(), versioned(), Append { keep: Some(KEEP), ..once() }] {
+        assert!(matches!(say(append).await, Err(BrokerError::Refused(_))));
+    }
+    say(Append::default()).await.unwrap();
+    server.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(say(once()).await, Ok(Appended { position: None, fresh: true }));
+    assert_eq!(say(once()).await, Ok(Appended { position: None, fresh: false }));
+    assert_eq!(node.recorder.wait("a", 2).await.len(), 2);
+    node.append("a", "last").await.unwrap();
+    assert_eq!(node.recorder.wait("a", 3).await[2], "last");
+    backend.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_room_that_is_full_holds_up_the_rest_of_a_pack() {
     let backend = Backend::redis();

@@ -171,9 +171,17 @@ local function append_once()
   elseif known then
     answer = 'O' .. known
   else
-    answer = append_guarded(KEYS[key], KEYS[key + 1], KEYS[key + 2], ARGV[at], ARGV[at + 1], ARGV[at + 2] == '1',
-      ARGV[at + 4], ARGV[at + 5])
-    if result and sub(answer, 1, 1) == 'F' then call('SET', result, sub(answer, 2), 'EX', result_ttl) end
+    -- Where nothing else is written, the result may be refused for want of memory: so it comes first.
+    local alone = result and ARGV[at + 2] ~= '1' and ARGV[at + 4] == ''
+    local refused = alone and error_of(call('SET', result, '', 'EX', result_ttl))
+    answer = refused and 'E' .. refused or append_guarded(KEYS[key], KEYS[key + 1], KEYS[key + 2], ARGV[at],
+      ARGV[at + 1], ARGV[at + 2] == '1', ARGV[at + 4], ARGV[at + 5])
+    local made = sub(answer, 1, 1) == 'F'
+    if alone and not made then
+      call('DEL', result)
+    elseif result and made and not alone then
+      call('SET', result, sub(answer, 2), 'EX', result_ttl)
+    end
   end
   answers[#answers + 1] = answer
   key, at = key + (result and 4 or 3), at + 6
