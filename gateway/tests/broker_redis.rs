@@ -605,7 +605,7 @@ async fn a_stream_that_is_not_redis_is_given_up_and_tried_again() {
             assert!(matches!(outcome, Err(BrokerError::Timeout(_) | BrokerError::Refused(_))), "{outcome:?}");
             // A room that was refused is not wanted any more: nothing is left that could be unheard then.
             if outcome == Err(BrokerError::Timeout(IO_TIMEOUT)) {
-                assert_ne!(node.broker.health(), Health::Hearing);
+                assert_ne!(node.broker.health(), Health::Hearing, "{}", stream.escape_ascii());
             }
             node.stop().await;
             fake.abort();
