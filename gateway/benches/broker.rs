@@ -38,6 +38,7 @@ mod redis;
 
 /// Messages in one round.
 const ROUND: u32 = 20_000;
+/// Rooms in turn: more than the calls of a batch, so that each batch has hardly two publications of any.
 const ROOMS: usize = 500;
 
 /// Counts what arrives.
@@ -87,13 +88,14 @@ impl Setting {
         assert!(self.runtime.block_on(join_all(answers)).iter().all(Result::is_ok));
     }
 
-    /// Publishes a round from two tasks, each with many publishes unanswered; into histories, where there is an `append`.
-    fn publish(&self, append: Option<&Append>) {
+    /// Publishes a round to so many rooms from two tasks, each with many publishes unanswered; into histories, where there is
+    /// an `append`.
+    fn publish(&self, count: usize, append: Option<&Append>) {
         let tasks = (0..2).map(|task| {
             let (broker, rooms, append) = (Arc::clone(&self.broker), self.rooms.clone(), append.cloned());
             self.runtime.spawn(async move {
                 for burst in 0..ROUND as usize / 2 / 1000 {
-                    let room = |index| &rooms[(task + burst * 1000 + index) % ROOMS];
+                    let room = |index| &rooms[(task + burst * 1000 + index) % count];
                     match &append {
                         None => all((0..1000).map(|i| broker.publish(room(i), said().into()).wait())).await,
                         Some(append) => all((0..1000).map(|i| broker.append(room(i), said(), append).wait())).await,
@@ -108,7 +110,7 @@ impl Setting {
     fn publish_and_receive(&self, append: Option<&Append>) {
         self.counter.count.store(0, Ordering::Relaxed);
         self.counter.awaited.store(ROUND as usize, Ordering::Relaxed);
-        self.publish(append);
+        self.publish(ROOMS, append);
         self.runtime.block_on(self.counter.reached.notified());
     }
 
@@ -200,14 +202,14 @@ fn benches(criterion: &mut Criterion) {
     let keep = Keep { size: 100, ttl: Duration::from_mins(5), meta_ttl: Duration::from_hours(720) };
     let append = Append { keep: Some(keep), ..Append::default() };
     let redis = setting.server.pid();
-    let plain = measure(criterion, "publish", redis, || setting.publish(None));
-    let kept = measure(criterion, "append (history 100)", redis, || setting.publish(Some(&append)));
-    if let (Some(plain), Some(kept)) = (plain, kept) {
+    for (count, suffix, whose) in [(ROOMS, "", "500 rooms in turn"), (1, " (one room)", "one room")] {
+        let kept_name = if count == 1 { "append (history 100, one room)" } else { "append (history 100)" };
+        let plain = measure(criterion, &format!("publish{suffix}"), redis, || setting.publish(count, None));
+        let kept = measure(criterion, kept_name, redis, || setting.publish(count, Some(&append)));
+        let (Some(plain), Some(kept)) = (plain, kept) else { continue };
         let whole = (kept.own + kept.redis) / (plain.own + plain.redis);
         let (own, redis) = (kept.own / plain.own, kept.redis / plain.redis);
-        println!(
-            "broker/history: {whole:.2} times a publish; {own:.2} times in this process, {redis:.2} times in Redis"
-        );
+        println!("history, {whose}: {whole:.2} times a publish; {own:.2} in this process, {redis:.2} in Redis");
     }
     setting.hear();
     measure(criterion, "publish, heard", redis, || setting.publish_and_receive(None));
