@@ -33,7 +33,7 @@ mod users;
 pub use aside::{Aside, Gap, Seated};
 pub use frame::{Opcode, Wire, put_frame_header};
 pub use group::{GroupId, GroupKey};
-pub use outbox::{Attention, Mail, Outbox, Refresh, Since, Sink, Subscribe};
+pub use outbox::{Attention, Mail, Mailbox, Outbox, Refresh, Since, Sink, Subscribe};
 pub use room::Room;
 pub use seat::{Seat, SeatId, SlowPolicy};
 pub use sessions::{Connected, Identity, Sessions, UserLimitReached};

@@ -21,9 +21,6 @@ use crate::{
     hub::{Mail, Refresh, Subscribe},
 };
 
-/// Orders that may wait for something to be done in their rooms; they wait no longer than the broker or the backend takes.
-const MOST_DEFERRED: usize = 1024;
-
 impl Session {
     /// Puts an order back where it cannot be carried out yet; gives it to be carried out otherwise.
     ///
@@ -40,18 +37,14 @@ impl Session {
         if !waits {
             return Ok(Some(mail));
         }
-        let deferred = &mut self.rare().deferred;
-        if deferred.len() >= MOST_DEFERRED {
-            return Err(Disconnect::FORCE_RECONNECT);
-        }
-        deferred.push(mail);
+        self.rare().deferred.put(mail).map_err(|_| Disconnect::FORCE_RECONNECT)?;
         Ok(None)
     }
 
     /// Carries out what had to wait, as far as it can be now.
     pub(super) fn take_deferred(&mut self, replies: &mut Replies<'_>) -> Result<(), Disconnect> {
         let Some(rare) = &mut self.rare else { return Ok(()) };
-        std::mem::take(&mut rare.deferred).into_iter().try_for_each(|mail| self.told(mail, replies))
+        std::mem::take(&mut rare.deferred).into_mail().into_iter().try_for_each(|mail| self.told(mail, replies))
     }
 
     /// The server wants the client in a room. Where it is there already, nothing changes.

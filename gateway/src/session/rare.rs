@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{Session, Subscription, expiry::Lease, revoked::Mark};
 use crate::{
     hooks::{Caller, PassedHeaders},
-    hub::Mail,
+    hub::Mailbox,
     node::Present,
 };
 
@@ -26,8 +26,8 @@ pub(super) struct Rare {
     pub(super) counted: Option<Present>,
     /// No subscription is due before.
     pub(super) due: Option<Instant>,
-    /// Orders for rooms in which something is being done.
-    pub(super) deferred: Vec<Mail>,
+    /// Orders for rooms in which something is being done; they wait no longer than the broker or the backend takes.
+    pub(super) deferred: Mailbox,
 }
 
 impl Rare {

@@ -112,14 +112,17 @@ impl Mail {
 
 /// What waits for a session.
 #[derive(Default)]
-pub(super) struct Mailbox {
+pub struct Mailbox {
     waiting: Vec<Mail>,
     bytes: usize,
 }
 
 impl Mailbox {
-    /// Takes one more, or gives it back where too much waits already.
-    pub(super) fn put(&mut self, mail: Mail) -> Result<(), Mail> {
+    /// Takes one more.
+    ///
+    /// # Errors
+    /// Too much waits already: it is given back.
+    pub fn put(&mut self, mail: Mail) -> Result<(), Mail> {
         let bytes = self.bytes + mail.size();
         if self.waiting.len() >= MOST || bytes > MOST_BYTES {
             return Err(mail);
@@ -129,7 +132,8 @@ impl Mailbox {
         Ok(())
     }
 
-    pub(super) fn into_mail(self) -> Vec<Mail> {
+    /// All of it, in the order in which it came.
+    pub fn into_mail(self) -> Vec<Mail> {
         self.waiting
     }
 }

@@ -16,7 +16,7 @@ use crate::memory;
 mod mail;
 mod state;
 
-pub use mail::{Mail, Refresh, Since, Subscribe};
+pub use mail::{Mail, Mailbox, Refresh, Since, Subscribe};
 use state::{Phase, State};
 
 /// A socket that can be written from any thread.
