@@ -22,8 +22,12 @@ async fn main() -> io::Result<()> {
     }
     let listener = listen::bind(address, 64 * 1024)?;
     writeln!(io::stdout(), "{}", listener.local_addr()?)?;
-    let options =
-        listen::Options { header_timeout: Duration::from_secs(5), send_buffer: 64 * 1024, trusted_proxies: Vec::new() };
+    let options = listen::Options {
+        header_timeout: Duration::from_secs(5),
+        send_buffer: 64 * 1024,
+        trusted_proxies: Vec::new(),
+        takes_last_files: true,
+    };
     let routes = echo::routes(LONGEST, deflate);
     listen::serve(listener, routes, Arc::new(options), CancellationToken::new(), TaskTracker::new()).await;
     Ok(())

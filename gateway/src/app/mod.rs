@@ -130,20 +130,21 @@ fn listen(
     internal_routes: Router,
     node: &Stoppable,
 ) -> anyhow::Result<(SocketAddr, SocketAddr)> {
-    let options = Arc::new(listen::Options::from(settings));
+    let options = listen::Options::from(settings);
     let listener = bind("listen", settings.listen, &options)?;
     let clients = listener.local_addr()?;
-    let serve = |listener, router, stop: &CancellationToken, tracker: &TaskTracker| {
-        node.services.spawn(listen::serve(listener, router, options.clone(), stop.clone(), tracker.clone()));
+    let serve = |listener, router, takes_last_files, stop: &CancellationToken, tracker: &TaskTracker| {
+        let options = Arc::new(listen::Options { takes_last_files, ..options.clone() });
+        node.services.spawn(listen::serve(listener, router, options, stop.clone(), tracker.clone()));
     };
     if settings.one_listener() {
-        serve(listener, client_routes.merge(internal_routes), &node.accepting, &node.connections);
+        serve(listener, client_routes.merge(internal_routes), false, &node.accepting, &node.connections);
         return Ok((clients, clients));
     }
     let internal_listener = bind("internal_listen", settings.internal_listen, &options)?;
     let internal = internal_listener.local_addr()?;
-    serve(internal_listener, internal_routes, &node.serving, &node.services);
-    serve(listener, client_routes, &node.accepting, &node.connections);
+    serve(internal_listener, internal_routes, true, &node.serving, &node.services);
+    serve(listener, client_routes, false, &node.accepting, &node.connections);
     Ok((clients, internal))
 }
 
@@ -234,6 +235,7 @@ impl From<&Settings> for listen::Options {
             header_timeout: settings.http.header_timeout,
             send_buffer: settings.client.send_buffer,
             trusted_proxies: settings.trusted_proxies.clone(),
+            takes_last_files: false,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! How many clients a node lets in, and how fast. Counts; who is let in otherwise is not its matter.
 //!
-//! Each connection is a file. Clients never get the last ones: a node whose files are all taken could not reach Redis again,
-//! and would not answer whoever asks whether it lives.
+//! Each connection is a file. Clients never get the last ones, let in or not: a node whose files are all taken could not reach
+//! Redis again, and would not answer whoever asks whether it lives.
 
 use std::{
     num::NonZeroU32,
+    os::fd::RawFd,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -21,6 +22,9 @@ use crate::memory;
 const PART_KEPT: u64 = 16;
 const LEAST_KEPT: u64 = 64;
 const MOST_KEPT: u64 = 512;
+
+/// Of the files that are kept, one in so many is not for clients either that are told so.
+const PART_UNTOUCHED: u64 = 4;
 
 /// Counts the connections of this node and says when there are enough.
 pub struct Gate {
@@ -63,9 +67,7 @@ impl Gate {
         if self.limit > 0 && open >= self.limit {
             return Some(GateClosed::Full);
         }
-        // Asked each time, which costs less than a tenth of a microsecond: whoever started the node may raise it.
-        let files = Resource::NOFILE.get_soft().unwrap_or(u64::MAX);
-        (u64::from(open) >= for_clients(files)).then_some(GateClosed::Files)
+        (u64::from(open) >= for_clients(files())).then_some(GateClosed::Files)
     }
 
     /// Takes a place.
@@ -83,10 +85,30 @@ impl Gate {
     }
 }
 
+/// Whether a connection took one of the last files, so that there is none even for an answer. Of the numbers that are free, a
+/// new file is given the lowest: its own says how many are taken.
+pub fn is_last_file(number: RawFd) -> bool {
+    u64::try_from(number).is_ok_and(|number| number >= for_answers(files()))
+}
+
+/// How many files the process may open. Asked each time, which costs less than a tenth of a microsecond: whoever started the
+/// node may raise it.
+fn files() -> u64 {
+    Resource::NOFILE.get_soft().unwrap_or(u64::MAX)
+}
+
 /// How many of so many files clients may have.
 fn for_clients(files: u64) -> u64 {
-    let kept = (files / PART_KEPT).clamp(LEAST_KEPT, MOST_KEPT);
-    files - kept.min(files / 2)
+    files - kept(files)
+}
+
+/// How many of so many files may be taken for clients and for whoever is not let in yet.
+fn for_answers(files: u64) -> u64 {
+    files - kept(files) / PART_UNTOUCHED
+}
+
+fn kept(files: u64) -> u64 {
+    (files / PART_KEPT).clamp(LEAST_KEPT, MOST_KEPT).min(files / 2)
 }
 
 impl Drop for Place {
@@ -98,12 +120,20 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use super::for_clients;
+    use super::{for_answers, for_clients};
 
     #[test]
     fn clients_never_get_the_last_files() {
-        let cases = [(64, 32), (256, 192), (1024, 960), (20_000, 19_488), (1_048_576, 1_048_064)];
-        assert!(cases.into_iter().all(|(files, clients)| for_clients(files) == clients));
+        let cases = [
+            (64, 32, 56),
+            (256, 192, 240),
+            (1024, 960, 1008),
+            (20_000, 19_488, 19_872),
+            (1_048_576, 1_048_064, 1_048_448),
+        ];
+        for (files, clients, answers) in cases {
+            assert_eq!((for_clients(files), for_answers(files)), (clients, answers), "{files}");
+        }
         assert!(for_clients(u64::MAX) > u64::from(u32::MAX));
     }
 }

@@ -63,7 +63,7 @@ mod unsubscribe;
 mod upstream;
 
 pub use context::Context;
-pub use gate::{Gate, GateClosed, Place};
+pub use gate::{Gate, GateClosed, Place, is_last_file};
 pub use keepalive::Heartbeat;
 pub use limits::Limits;
 pub use publish::is_fit;

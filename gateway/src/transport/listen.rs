@@ -4,6 +4,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::AsRawFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,6 +25,7 @@ use super::{
     address::{Peer, is_trusted, proxied_peer},
     hangup::Hangup,
 };
+use crate::session::is_last_file;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -34,7 +36,7 @@ const HEAD_BUFFER: usize = 16 * 1024;
 /// How long accepting rests when the process has no file left.
 const FILES_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often that is said while it goes on.
+/// How often it is said that files run out, while it goes on.
 const SAID_AGAIN: Duration = Duration::from_secs(10);
 
 /// How long a silent connection may be before its peer is asked for a sign of life, how often it is asked again, and how
@@ -54,6 +56,8 @@ pub struct Options {
     pub send_buffer: usize,
     /// Proxies whose PROXY header is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether its connections may take the last files of the process.
+    pub takes_last_files: bool,
 }
 
 /// Opens a listening socket. An address in use a moment ago may be taken again at once. Accepted connections inherit the
@@ -89,33 +93,48 @@ pub async fn serve(
     stop: CancellationToken,
     tracker: TaskTracker,
 ) {
-    let mut said = None;
+    let mut complaint = Complaint::default();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
+            Ok((stream, _)) if !options.takes_last_files && is_last_file(stream.as_raw_fd()) => {
+                complaint.say(&"connections are closed at once, as nearly all files are open");
+            }
             Ok((stream, peer)) => {
                 let connection = connection(stream, peer.ip(), router.clone(), options.clone(), stop.clone());
                 tracker.spawn(connection);
             }
-            Err(error) => rest(&error, &mut said).await,
+            Err(error) => rest(&error, &mut complaint).await,
         }
     }
 }
 
 /// Errors of one connection that went away before it was accepted are passed over; where the process or the machine is out
 /// of something, accepting rests, so that what ends meanwhile gives it back.
-async fn rest(error: &io::Error, said: &mut Option<Instant>) {
+async fn rest(error: &io::Error, complaint: &mut Complaint) {
     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
         return;
     }
-    if said.is_none_or(|said| said.elapsed() > SAID_AGAIN) {
-        *said = Some(Instant::now());
-        tracing::warn!("accepting rests: {error}; if files ran out, raise the limit of open files (ulimit -n)");
-    }
+    complaint.say(&format_args!("accepting rests: {error}"));
     tokio::time::sleep(FILES_PAUSE).await;
+}
+
+/// Says now and then what is wrong with a listener.
+#[derive(Default)]
+struct Complaint {
+    said: Option<Instant>,
+}
+
+impl Complaint {
+    fn say(&mut self, what: &dyn std::fmt::Display) {
+        if self.said.is_none_or(|said| said.elapsed() > SAID_AGAIN) {
+            self.said = Some(Instant::now());
+            tracing::warn!("{what}; if files run out, raise the limit of open files (ulimit -n)");
+        }
+    }
 }
 
 async fn connection(
