@@ -260,6 +260,29 @@ async fn a_key_that_is_rotated_is_found_without_a_restart() {
     keeping.abort();
 }
 
+/// Whoever guesses what the next key will be called can ask for it until it is unknown. Its first tokens are not refused for that.
+#[tokio::test]
+async fn a_key_that_was_asked_for_in_advance_is_looked_for_when_it_is_there() {
+    let (old, new) = (Pair::new("p256", "2025"), Pair::new("p256", "2026"));
+    let publisher = Publisher::start(slice::from_ref(&old.published)).await;
+    let verifier = verifier(&publisher.url(), NEVER);
+    let keeping = kept_fresh(&verifier);
+    until("the first set", || verifier.verify(&old.token()).is_ok()).await;
+    until("the end of patience", || !refusal(&verifier, &new.token()).is_temporary()).await;
+    // The set that it is not in grows old, and is no reason to refuse any more.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        tokio::time::sleep(PAUSE * 4).await;
+        if refusal(&verifier, &new.token()).is_temporary() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "an old set is a reason to refuse");
+    }
+    publisher.publish(&[old.published.clone(), new.published.clone()]);
+    until("the new key", || verifier.verify(&new.token()).is_ok()).await;
+    keeping.abort();
+}
+
 #[tokio::test]
 async fn the_set_is_fetched_again_from_time_to_time() {
     let (old, new) = (Pair::new("ed25519", "a"), Pair::new("ed25519", "a"));

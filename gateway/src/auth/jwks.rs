@@ -120,25 +120,22 @@ impl Jwks {
     }
 
     /// A key is not there: it may be new, so that the set is looked at again and clients are told to come back. If it is
-    /// still not there after a while, it is unknown.
+    /// still not there after a while, it is unknown; but only a set that was fetched a moment ago tells, since somebody may have
+    /// asked for the key before it was published.
     fn missing(&self, kid: &str) -> TokenError {
         if kid.len() > KID_LIMIT {
             return TokenError::UnknownKid { kid: quote(kid) };
         }
-        {
-            let mut state = self.state.lock();
-            let since = match state.asked.get(kid) {
-                Some(since) => *since,
-                None => Instant::now(),
-            };
-            if since.elapsed() >= self.pause * PATIENCE && state.fetched.is_some_and(|fetched| fetched > since) {
-                return TokenError::UnknownKid { kid: quote(kid) };
-            }
-            if state.asked.len() < ASKED_LIMIT {
-                state.asked.insert(kid.into(), since);
-            }
-        }
         self.look_again();
+        let mut state = self.state.lock();
+        let since = state.asked.get(kid).copied().unwrap_or_else(Instant::now);
+        let is_recent = state.fetched.is_some_and(|fetched| fetched.elapsed() <= self.pause);
+        if is_recent && since.elapsed() >= self.pause * PATIENCE {
+            return TokenError::UnknownKid { kid: quote(kid) };
+        }
+        if state.asked.len() < ASKED_LIMIT {
+            state.asked.insert(kid.into(), since);
+        }
         TokenError::KeysUnavailable
     }
 
