@@ -8,11 +8,12 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use roomcast::{
     broker::{BrokerError, Control},
     node::cluster::{
-        Command, ConnectionInfo, Disconnect, Filter, Overrides, Refresh, Since, Subscribe, Survey, Target, Unsubscribe,
-        Upstreamed,
+        Command, ConnectionInfo, Disconnect, Filter, Overload, Overrides, Refresh, Since, Subscribe, Survey,
+        SurveyError, Target, Unsubscribe, Upstreamed,
     },
 };
 
@@ -228,7 +229,7 @@ async fn the_connections_of_all_nodes_are_walked_in_pages() {
     let walk = async |filter: Filter, limit| {
         let (mut all, mut cursor) = (Vec::new(), String::new());
         loop {
-            let Survey { answer, silent } = one.cluster.connections(filter.clone(), &cursor, limit).await;
+            let Survey { answer, silent } = one.cluster.connections(filter.clone(), &cursor, limit).await.unwrap();
             assert!(silent.is_empty() && answer.connections.len() <= limit as usize);
             all.extend(answer.connections);
             cursor = answer.cursor;
@@ -262,10 +263,37 @@ async fn what_a_dead_node_would_have_answered_is_missing_and_said_to_be() {
     let Survey { answer, silent } = one.cluster.rooms("").await.unwrap();
     assert_eq!((answer["a"], silent), (2, vec!["dead".to_owned()]));
     assert!((Duration::from_millis(500)..DEADLINE).contains(&begin.elapsed()), "{:?}", begin.elapsed());
-    let Survey { silent, .. } = one.cluster.connections(Filter::default(), "", 10).await;
+    let Survey { silent, .. } = one.cluster.connections(Filter::default(), "", 10).await.unwrap();
     assert_eq!(silent, ["dead"]);
     let upstream = one.cluster.upstream("dead", "s", "x".into()).await;
     assert_eq!(upstream, Err(BrokerError::Timeout(Duration::from_millis(500))));
+    stop([one, two]).await;
+}
+
+/// Questions that nobody answers are bounded, and who asks beyond that is told so at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_so_many_questions_are_open_at_a_time() {
+    let server = RedisServer::start();
+    let patience = Duration::from_secs(2);
+    let plans = ["one", "two", "dead"].map(|name| Plan { patience, ..slow(name) });
+    let [one, two, mut dead] = nodes(&server, plans).await;
+    two.sessions.upstream.lock().unwrap().insert("s".to_owned(), Vec::new());
+    dead.kill();
+    // All of them are asked before any patience is over.
+    let surveys = join_all((0..300).map(|_| one.cluster.rooms("")));
+    let upstream = join_all((0..300).map(|_| one.cluster.upstream("dead", "s", "x".into())));
+    let other = one.cluster.upstream("two", "s", "x".into());
+    let (surveys, upstream, other) = tokio::join!(surveys, upstream, other);
+    // The other one takes some of them at a time, and may be silent to the rest.
+    let dead = |survey: &Survey<_>| survey.silent.iter().any(|name| name == "dead");
+    let silent = |survey: &&Result<Survey<_>, _>| survey.as_ref().is_ok_and(dead);
+    let overload = Err(SurveyError::Overload(Overload::Questions));
+    assert_eq!(surveys.iter().filter(silent).count(), 256);
+    assert_eq!(surveys.iter().filter(|survey| **survey == overload).count(), 44);
+    assert_eq!(upstream.iter().filter(|answer| **answer == Err(BrokerError::Timeout(patience))).count(), 256);
+    assert_eq!(upstream.iter().filter(|answer| **answer == Ok(Upstreamed::Busy)).count(), 44);
+    assert_eq!(other, Ok(Upstreamed::Taken), "a node that is silent is in no other's way");
+    assert_eq!(one.cluster.rooms("").await.unwrap().silent, ["dead"], "there is place again");
     stop([one, two]).await;
 }
 

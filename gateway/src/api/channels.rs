@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Api, Outcome, request::bad};
+use super::{
+    Api, Outcome,
+    request::{bad, overloaded},
+};
+use crate::node::cluster::SurveyError;
 
 /// Asks which rooms somebody is in.
 #[derive(Deserialize, ToSchema)]
@@ -35,7 +39,10 @@ struct ChannelInfo {
 
 impl Api {
     pub(super) async fn channels(&self, request: &ChannelsRequest) -> Outcome<ChannelsResult> {
-        let survey = self.cluster.rooms(&request.pattern).await.map_err(|error| bad(&error.to_string()))?;
+        let survey = self.cluster.rooms(&request.pattern).await.map_err(|error| match error {
+            SurveyError::Pattern(pattern) => bad(&pattern.to_string()),
+            SurveyError::Overload(overload) => overloaded(overload),
+        })?;
         let info = |(room, num_clients)| (room, ChannelInfo { num_clients });
         Ok(ChannelsResult { channels: survey.answer.into_iter().map(info).collect(), silent: survey.silent })
     }

@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{Api, Done, Outcome, request::whole};
+use super::{
+    Api, Done, Outcome,
+    request::{overloaded, whole},
+};
 use crate::node::cluster::{self, Filter, MAX_PAGE};
 
 /// Asks which connections there are: those that are everything named here.
@@ -78,7 +81,7 @@ impl Api {
     pub(super) async fn connections(&self, request: ConnectionsRequest) -> Outcome<ConnectionsResult> {
         let filter = Filter { user: request.user, client: request.client, room: request.channel };
         let limit = if request.limit == 0 { MAX_PAGE } else { request.limit };
-        let survey = self.cluster.connections(filter, &request.cursor, limit).await;
+        let survey = self.cluster.connections(filter, &request.cursor, limit).await.map_err(overloaded)?;
         let page = survey.answer;
         let connections = page.connections.into_iter().map(|one| (one.client.clone(), one.into())).collect();
         Ok(ConnectionsResult { connections, cursor: page.cursor, silent: survey.silent })

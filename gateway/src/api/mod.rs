@@ -153,10 +153,12 @@ fn query_key(query: &str) -> Option<&str> {
 
 fn status_of(error: &ErrorCode) -> StatusCode {
     let is_one_of = |errors: &[ErrorCode]| errors.contains(error);
-    if is_one_of(&[ErrorCode::BAD_REQUEST, ErrorCode::NOT_AVAILABLE]) {
+    if is_one_of(&[ErrorCode::BAD_REQUEST, ErrorCode::NOT_AVAILABLE, ErrorCode::LIMIT_EXCEEDED]) {
         StatusCode::BAD_REQUEST
     } else if is_one_of(&[ErrorCode::UNKNOWN_CHANNEL, ErrorCode::METHOD_NOT_FOUND]) {
         StatusCode::NOT_FOUND
+    } else if *error == ErrorCode::TOO_MANY_REQUESTS {
+        StatusCode::TOO_MANY_REQUESTS
     } else if *error == ErrorCode::UNRECOVERABLE_POSITION {
         StatusCode::RANGE_NOT_SATISFIABLE
     } else {

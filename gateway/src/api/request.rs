@@ -20,7 +20,10 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::Outcome;
-use crate::{broker::BrokerError, node::cluster::Target};
+use crate::{
+    broker::BrokerError,
+    node::cluster::{Overload, Target},
+};
 
 /// With padding; bits that are left over at the end may be any, as some encoders leave them.
 const BASE64: GeneralPurpose = GeneralPurpose::new(&STANDARD, PAD.with_decode_allow_trailing_bits(true));
@@ -116,6 +119,15 @@ impl<T: TryFrom<i128>> Visitor<'_> for Whole<T> {
 pub(super) fn bad(why: &str) -> ErrorCode {
     tracing::debug!("API request is not understood: {why}");
     ErrorCode::BAD_REQUEST
+}
+
+/// Error 111 where it helps to ask later, and 106 where less has to be asked for; with its cause in the log.
+pub(super) fn overloaded(overload: Overload) -> ErrorCode {
+    tracing::warn!("nodes are not asked over the API: {overload}");
+    match overload {
+        Overload::Questions => ErrorCode::TOO_MANY_REQUESTS,
+        Overload::Answers => ErrorCode::LIMIT_EXCEEDED,
+    }
 }
 
 /// Error 100, with its cause in the log.

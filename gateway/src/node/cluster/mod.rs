@@ -48,7 +48,8 @@ pub use answer::BadPattern;
 pub use command::{Command, Disconnect, Overrides, Refresh, Since, Subscribe, Target, Unsubscribe};
 pub use local::{Facts, Local};
 pub use message::{ConnectionInfo, Filter, NodeInfo, Upstreamed};
-pub use questions::{Connections, MAX_PAGE, Survey};
+pub use questions::{Connections, MAX_PAGE, Survey, SurveyError};
+pub use survey::Overload;
 
 /// How this node takes part.
 #[derive(Clone, Debug)]

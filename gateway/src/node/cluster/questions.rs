@@ -4,10 +4,12 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use bytes::Bytes;
+use thiserror::Error;
 
 use super::{
-    Ask, BadPattern, Cluster, ConnectionInfo, Filter, NodeInfo, Part, Question, Said, Upstreamed, answer,
+    Ask, BadPattern, Cluster, ConnectionInfo, Filter, NodeInfo, Overload, Part, Question, Said, Upstreamed, answer,
     message::{ConnectionsQuestion, RoomsQuestion, Upstream},
+    survey::Asked,
 };
 use crate::broker::BrokerError;
 
@@ -23,6 +25,21 @@ pub struct Survey<T> {
     pub silent: Vec<String>,
 }
 
+/// Why there is no survey.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum SurveyError {
+    /// What is asked for makes no sense.
+    #[error(transparent)]
+    Pattern(#[from] BadPattern),
+    /// Too much is asked for.
+    #[error(transparent)]
+    Overload(#[from] Overload),
+}
+
+/// What the nodes answered, each part with its node, and those that did not answer in full. It counts as held while the question
+/// beside it lives.
+type Answers = (Vec<(String, Part)>, Vec<String>, Option<Asked>);
+
 /// A page of connections.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Connections {
@@ -37,11 +54,11 @@ impl Cluster {
     /// for one, `[…]` for one of several, `{a,b}` for either; the empty pattern matches all.
     ///
     /// # Errors
-    /// The pattern is none.
-    pub async fn rooms(&self, pattern: &str) -> Result<Survey<BTreeMap<String, u64>>, BadPattern> {
+    /// The pattern is none, or the nodes are asked for too much.
+    pub async fn rooms(&self, pattern: &str) -> Result<Survey<BTreeMap<String, u64>>, SurveyError> {
         drop(answer::matcher(pattern)?);
         let question = Question::Rooms(RoomsQuestion { pattern: pattern.to_owned() });
-        let Survey { answer, silent } = self.survey(question).await;
+        let (answer, silent, _held) = self.survey(question).await?;
         let mut rooms = BTreeMap::new();
         for (_, part) in answer {
             let Part::Rooms(part) = part else { continue };
@@ -54,11 +71,14 @@ impl Cluster {
 
     /// A page of the connections on all nodes that match, those after `cursor` (empty: from the beginning), `limit` (and
     /// [`MAX_PAGE`]) at most. A connection that stays during the whole walk is named once.
-    pub async fn connections(&self, filter: Filter, cursor: &str, limit: u32) -> Survey<Connections> {
+    ///
+    /// # Errors
+    /// The nodes are asked for too much.
+    pub async fn connections(&self, filter: Filter, cursor: &str, limit: u32) -> Result<Survey<Connections>, Overload> {
         let limit = limit.clamp(1, MAX_PAGE);
         // One more tells whether there is another page.
         let question = ConnectionsQuestion { filter: Some(filter), cursor: cursor.to_owned(), limit: limit + 1 };
-        let Survey { answer, silent } = self.survey(Question::Connections(question)).await;
+        let (answer, silent, _held) = self.survey(Question::Connections(question)).await?;
         let mut connections = Vec::new();
         for (node, part) in answer {
             let Part::Connections(part) = part else { continue };
@@ -69,7 +89,7 @@ impl Cluster {
         let more = connections.len() > limit;
         connections.truncate(limit);
         let cursor = connections.last().filter(|_| more).map(|last| last.client.clone()).unwrap_or_default();
-        Survey { answer: Connections { connections, cursor }, silent }
+        Ok(Survey { answer: Connections { connections, cursor }, silent })
     }
 
     /// Hands commands that a client sent on another way to its session on the node of that id, or name.
@@ -87,7 +107,12 @@ impl Cluster {
         let peers = self.peers.lock().present(Instant::now());
         let nodes: Vec<_> = peers.into_iter().filter(named).map(|peer| peer.uid).collect();
         let question = Question::Upstream(Upstream { session: session.to_owned(), data });
-        let (parts, silent) = self.ask(nodes.iter().map(|node| Some(node.as_str())), nodes.clone(), question).await;
+        let (parts, silent, _held) = match self.ask(Some(node), nodes, question).await {
+            Ok(answers) => answers,
+            // Nothing was said to that node.
+            Err(Overload::Questions) => return Ok(Upstreamed::Busy),
+            Err(Overload::Answers) => return Err(BrokerError::Timeout(self.options.patience)),
+        };
         let known = parts.into_iter().find_map(|(_, part)| match part {
             Part::Upstream(part) => Some(part.outcome()).filter(|outcome| *outcome != Upstreamed::Unknown),
             _ => None,
@@ -99,32 +124,30 @@ impl Cluster {
         }
     }
 
-    /// Asks every node, this one included.
-    async fn survey(&self, question: Question) -> Survey<Vec<(String, Part)>> {
+    /// Asks every node, this one included; gives the names of those that are silent.
+    async fn survey(&self, question: Question) -> Result<Answers, Overload> {
         let peers = self.peers.lock().present(Instant::now());
         let nodes = peers.iter().map(|peer| peer.uid.clone()).collect();
-        let (own, (mut parts, silent)) =
-            tokio::join!(self.own_answer(question.clone()), self.ask([None], nodes, question));
+        let (own, answers) = tokio::join!(self.own_answer(question.clone()), self.ask(None, nodes, question));
+        let (mut parts, silent, held) = answers?;
         parts.extend(own.into_iter().map(|part| (self.uid.to_string(), part)));
         let names = peers.into_iter().filter(|peer| silent.contains(&peer.uid)).map(|peer| peer.name);
-        Survey { answer: parts, silent: names.collect() }
+        Ok((parts, names.collect(), held))
     }
 
-    /// Says a question to each of `to` and waits for the answers of `nodes`; those that did not answer in full come second.
-    async fn ask<'a>(
-        &self,
-        to: impl IntoIterator<Item = Option<&'a str>>,
-        nodes: Vec<String>,
-        question: Question,
-    ) -> (Vec<(String, Part)>, Vec<String>) {
+    /// Asks these nodes, which are all, or all of one name, and waits for their answers.
+    async fn ask(&self, name: Option<&str>, nodes: Vec<String>, question: Question) -> Result<Answers, Overload> {
         if nodes.is_empty() {
-            return (Vec::new(), Vec::new());
+            return Ok((Vec::new(), Vec::new(), None));
         }
-        let asked = self.open.ask();
-        for node in to {
-            // What does not get through is not answered.
-            drop(self.tell(node, Said::Ask(Ask { id: asked.id(), question: Some(question.clone()) })));
+        let mut asked = self.open.ask(name)?;
+        let said = Said::Ask(Ask { id: asked.id(), question: Some(question) });
+        // What does not get through is not answered.
+        match name {
+            None => drop(self.tell(None, said)),
+            Some(_) => nodes.iter().for_each(|node| drop(self.tell(Some(node), said.clone()))),
         }
-        asked.collect(nodes, self.options.patience).await
+        let (parts, silent) = asked.collect(nodes, self.options.patience).await?;
+        Ok((parts, silent, Some(asked)))
     }
 }
