@@ -62,6 +62,52 @@ async fn a_pong_beside_the_stream_keeps_it_open() {
     node.stop().await;
 }
 
+/// Also where another node has the session: it is not asked for what is too much.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_whose_requests_come_too_fast_is_told_to_wait() {
+    let redis = RedisServer::start();
+    let settings = format!("limits.commands_per_client = 3\nredis.url = {:?}\n", redis.url());
+    let command = r#"{"id":9,"presence":{"channel":"a"}}"#;
+    let nodes = [Gateway::open(&settings), Gateway::open(&settings)];
+    for node in &nodes {
+        node.ready().await;
+    }
+    let client = Stream::connected(nodes[0].clients, STREAM, Encoding::Json, "ann").await;
+    let other = Stream::connected(nodes[0].clients, STREAM, Encoding::Json, "ann").await;
+    // The nodes may not know each other yet.
+    let begin = Instant::now();
+    while other.send_over(nodes[1].clients, command).await == 404 {
+        assert!(begin.elapsed() < PATIENCE, "the nodes do not find each other");
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
+    for node in &nodes {
+        // So many at a time as a second lets in, and a pong beside them.
+        let mut refused = 0;
+        for _ in 0..20 {
+            let requests = (0..20).map(|_| client.send_over(node.clients, command));
+            let statuses = join_all(requests).await;
+            assert!(statuses.iter().all(|status| [204, 429].contains(status)), "{statuses:?}");
+            refused += statuses.iter().filter(|status| **status == 429).count();
+            if refused > 0 {
+                break;
+            }
+        }
+        assert!(refused > 0, "twenty requests at a time are within three in a second");
+        let counted = "roomcast_upgrades_refused_total{reason=\"session_rate\"}";
+        assert_eq!(node.count(counted).await, refused as u64);
+        assert_eq!(other.send_over(nodes[1].clients, command).await, 204, "each session has its own");
+        let begin = Instant::now();
+        while client.send_over(node.clients, command).await != 204 {
+            assert!(begin.elapsed() < PATIENCE, "it is never heard again");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    drop((client, other));
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn several_commands_may_come_in_one_request() {
     let node = Gateway::open("");

@@ -131,7 +131,8 @@ section! {
         connects_per_address: u32 = "0",
         /// Connections of one user; more are refused for the moment (error 111).
         connects_per_user: u32 = "0",
-        /// Commands of one client; more are refused for the moment (error 111).
+        /// Commands of one client; more are refused for the moment (error 111), and requests to `/emulation` that bring them are
+        /// answered 429.
         commands_per_client: u32 = "0",
         /// The same for `publish` of one user over all of its connections. Whoever is anonymous is counted by connection.
         publishes_per_user: u32 = "0",

@@ -1,8 +1,15 @@
 //! How much one address, one user and one client may ask for in a second. Counts; who is refused what is said where it is asked.
 //! Holds of each who has asked of late a few bytes, and of nobody else anything.
 
-use std::{hash::Hash, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{
+    hash::{BuildHasher, Hash},
+    net::IpAddr,
+    num::NonZeroU32,
+    sync::Arc,
+    time::Duration,
+};
 
+use foldhash::quality::RandomState;
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use prometheus::IntCounter;
 use roomcast_shared::protocol::command::Command;
@@ -21,6 +28,9 @@ pub struct Limits {
     addresses: Limit<IpAddr>,
     users: Limit<Who>,
     clients: Limit<Uuid>,
+    /// By the hash of the session's name, which may be anything.
+    requests: Limit<u64>,
+    hasher: RandomState,
     publishes: Limit<Who>,
     subscribes: Limit<Who>,
     histories: Limit<Who>,
@@ -67,10 +77,15 @@ impl<K: Hash + Eq + Clone> Limit<K> {
 impl Limits {
     /// The limits that are set.
     pub fn new(settings: &config::Limits, metrics: &Metrics) -> Self {
+        // A request has one command at least, or it is a pong, which is none.
+        let requests =
+            if settings.commands_per_client > 0 { settings.commands_per_client.saturating_add(1) } else { 0 };
         Self {
             addresses: Limit::new(settings.connects_per_address, "connects_per_address", metrics),
             users: Limit::new(settings.connects_per_user, "connects_per_user", metrics),
             clients: Limit::new(settings.commands_per_client, "commands_per_client", metrics),
+            requests: Limit::new(requests, "commands_per_client", metrics),
+            hasher: RandomState::default(),
             publishes: Limit::new(settings.publishes_per_user, "publishes_per_user", metrics),
             subscribes: Limit::new(settings.subscribes_per_user, "subscribes_per_user", metrics),
             histories: Limit::new(settings.histories_per_user, "histories_per_user", metrics),
@@ -82,6 +97,11 @@ impl Limits {
     /// Whether one more connection may come from this address.
     pub fn allow_address(&self, address: IpAddr) -> bool {
         self.addresses.allows(|| network_of(address))
+    }
+
+    /// Whether one more request may bring commands for the session of that secret name, whichever node has it.
+    pub fn allow_request(&self, session: &str) -> bool {
+        self.requests.allows(|| self.hasher.hash_one(session))
     }
 
     /// Whether a user may have one more connection. Anonymous ones are not counted.
@@ -96,6 +116,7 @@ impl Limits {
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             self.addresses.forget();
             self.clients.forget();
+            self.requests.forget();
             for limit in [&self.users, &self.publishes, &self.subscribes, &self.histories, &self.presences, &self.rpcs]
             {
                 limit.forget();

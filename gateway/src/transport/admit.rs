@@ -38,9 +38,14 @@ impl Denied {
     }
 
     /// More connections of one address than may come in a second.
-    pub(super) fn too_many() -> Self {
+    pub(super) fn too_many_connections() -> Self {
         let body = "too many new connections of this address in this second (limits.connects_per_address); try again";
         Self::new(StatusCode::TOO_MANY_REQUESTS, "address_rate", body)
+    }
+
+    pub(super) fn too_many_commands() -> Self {
+        let body = "too many commands of this session in this second (limits.commands_per_client); try again";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "session_rate", body)
     }
 
     pub(super) fn busy(reason: &'static str, body: &str) -> Self {

@@ -39,10 +39,14 @@ async fn pass_on(entrance: &Entrance, request: Request) -> Result<Response, Deni
     let request = encoding(&head.headers)
         .emulation_request(&body)
         .map_err(|error| Denied::new(StatusCode::BAD_REQUEST, "body", format!("no emulation request: {error}")))?;
+    // Before another node is asked to take them.
+    if !entrance.context.limits.allow_request(&request.session) {
+        return Err(Denied::too_many_commands());
+    }
     match entrance.upstream(request).await {
         Ok(Upstreamed::Taken) => Ok(taken()),
         Ok(Upstreamed::Unknown) => Err(Denied::new(StatusCode::NOT_FOUND, "session", "no such session; connect again")),
-        Ok(Upstreamed::Busy) => Err(Denied::busy("busy", "too many commands of this session wait; try again")),
+        Ok(Upstreamed::Busy) => Err(Denied::busy("busy", "too many commands wait; try again")),
         Err(error) => {
             tracing::debug!("commands for a session of another node: {error}");
             Err(Denied::busy("node", "the node of this session does not answer"))

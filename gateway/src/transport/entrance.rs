@@ -88,7 +88,7 @@ impl Entrance {
         let address = client_address(peer, &head.headers, &self.context.settings.trusted_proxies);
         // Before its token costs anything.
         if !self.context.limits.allow_address(address) {
-            return Err(Denied::too_many());
+            return Err(Denied::too_many_connections());
         }
         let bearer = admit::bearer(&head.headers, &self.context)?;
         let place = self.gate.enter()?;
