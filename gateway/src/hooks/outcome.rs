@@ -6,9 +6,6 @@ use http::StatusCode;
 use roomcast_shared::protocol::code::{Disconnect, ErrorCode};
 use thiserror::Error;
 
-/// Longest piece of an answer's fault that a log line repeats, in letters.
-const QUOTE_LIMIT: usize = 200;
-
 /// Why a client does not get what it asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Refusal {
@@ -60,8 +57,20 @@ impl Fault {
         Self::Unreachable(text)
     }
 
-    pub(super) fn malformed(why: &str) -> Self {
-        Self::Malformed(why.chars().take(QUOTE_LIMIT).collect())
+    /// What is wrong with an answer and where, without anything that stands there: it may be a secret.
+    pub(super) fn unread(error: &serde_json::Error) -> Self {
+        let text = error.to_string();
+        let place = format!("line {} column {}", error.line(), error.column());
+        // What was found comes first in such a text, and in quotes; what was wanted instead is in the reader's own words.
+        let wanted = ["invalid ", "unknown "].iter().any(|begin| text.starts_with(begin));
+        let wanted = text.rsplit_once(", expected ").filter(|_| wanted).map(|(_, wanted)| wanted);
+        let own_words =
+            ["duplicate field ", "missing field ", "a payload "].iter().any(|begin| text.starts_with(begin));
+        Self::Malformed(match wanted {
+            Some(wanted) => format!("expected {wanted}"),
+            None if own_words || !error.is_data() => text,
+            None => format!("a value has none of the forms it may have at {place}"),
+        })
     }
 
     /// Whether it speaks for leaving the address alone. What one client could bring about by what it sends does not: a

@@ -144,14 +144,13 @@ pub(super) enum Said<T> {
 
 /// Reads an answer. A `disconnect` in it goes before an `error`, and that before a `result`.
 pub(super) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<Said<T>, Fault> {
-    let read = serde_json::from_slice(body).map_err(|error| Fault::malformed(&error.to_string()));
+    let read = serde_json::from_slice(body).map_err(|error| Fault::unread(&error));
     let lenient::Object(Answer { result, error, disconnect }) = read?;
     if let Some(chosen) = disconnect {
         return chosen.disconnect().map(|disconnect| Said::Refusal(Refusal::Disconnect(disconnect)));
     }
     if let Some(ChosenError { code, message, temporary }) = error {
-        let error =
-            ErrorCode::custom(code, message, temporary).map_err(|error| Fault::malformed(&error.to_string()))?;
+        let error = ErrorCode::custom(code, message, temporary).map_err(|error| Fault::Malformed(error.to_string()))?;
         return Ok(Said::Refusal(Refusal::Error(error)));
     }
     Ok(Said::Result(result))
@@ -191,6 +190,46 @@ impl ChosenDisconnect {
     fn disconnect(self) -> Result<Disconnect, Fault> {
         Disconnect::custom(self.code, self.reason)
             .or_else(|_| Disconnect::custom(self.code, SENT_AWAY.to_owned()))
-            .map_err(|error| Fault::malformed(&error.to_string()))
+            .map_err(|error| Fault::Malformed(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(body: &str) -> String {
+        match read::<ConnectAnswer>(body.as_bytes()) {
+            Err(fault) => fault.to_string(),
+            Ok(_) => panic!("{body} is an answer"),
+        }
+    }
+
+    /// Answers hold tokens, names and what else a backend knows of a client; the log is read by others.
+    #[test]
+    fn what_is_said_of_an_answer_repeats_nothing_of_it() {
+        for (body, said) in [
+            (r#"{"result":{"user":"s3cret","expire_at":"s3cret"}}"#, "expected i64 at line 1 column 47"),
+            (r#"{"result":{"expire_at":"s3cret, expected s3cret"}}"#, "expected i64 at line 1"),
+            (r#"{"result":{"expire_at":3.5}}"#, "expected i64 at line 1"),
+            (r#"{"result":"s3cret"}"#, "expected "),
+            (r#"{"result":{"user":["s3cret"]}}"#, "expected a string at line 1"),
+            (r#"{"result":{"channels":"s3cret"}}"#, "expected a sequence at line 1"),
+            (r#"{"result":{"b64info":"s3cret!"}}"#, "none of the forms it may have at line 1"),
+            (r#"{"result":{"caps":[{"channels":["a"],"allow":["s3cret"]}]}}"#, " at line 1"),
+            (r#"{"result":{"caps":[{"channels":["a"],"match":"s3cret","allow":["sub"]}]}}"#, " at line 1"),
+            (r#"{"result":{"info":{"password":"s3cret"},"info":1}}"#, "duplicate field `info` at line 1"),
+            (r#"{"result":{"user":"s3cret"#, "EOF while parsing a string at line 1"),
+            ("s3cret", "expected value at line 1 column 1"),
+            (r#"{"result":{"user":s3cret}}"#, "expected value at line 1 column 19"),
+            (r#"{"error":{"code":399,"message":"s3cret"}}"#, "error code 399 may not be chosen"),
+            (r#"{"disconnect":{"code":399,"reason":"s3cret"}}"#, "disconnect code 399 may not be chosen"),
+        ] {
+            let fault = fault(body);
+            assert!(fault.contains(said), "{body}: {fault}");
+            assert!(!fault.contains("s3cret") && !fault.contains("3.5"), "{body}: {fault}");
+        }
+        let deep = format!(r#"{{"result":{{"data":{}{}}}}}"#, "[".repeat(200), "]".repeat(200));
+        assert!(fault(&deep).contains("a payload is nested deeper than 128 levels"));
     }
 }
