@@ -13,7 +13,7 @@ PYTEST := $(DEPLOY_TESTS)/.venv/bin/pytest --rootdir $(DEPLOY_TESTS) -c $(DEPLOY
 DEBUG_BIN := $(CURDIR)/target/debug/roomcast
 RELEASE_BIN := $(CURDIR)/target/release/roomcast
 
-.PHONY: help run test bench figures million up tools deploy-tools fmt clippy doc unit oracle faults stores fuzz binaries release interop \
+.PHONY: help run test bench figures compare million up tools deploy-tools fmt clippy doc unit oracle faults stores fuzz binaries release interop \
 	openapi browser autobahn deploy-check deploy-live deny
 
 help: ## This list
@@ -28,8 +28,11 @@ test: ## Everything: installs what is missing, then every check and test
 bench: ## Benchmarks of single paths: fan-out, both ways through Redis, and back to a restarted one
 	cargo bench --package roomcast
 
-figures: ## The figures of the README, measured on this machine (eight minutes, wants it quiet); `FIGURES="idle chat"`
+figures: ## The figures of the README, measured on this machine (ten minutes, wants it quiet); `FIGURES="idle chat"`
 	scripts/figures.sh $(FIGURES)
+
+compare: ## Roomcast beside Centrifugo and uWebSockets (ten minutes, wants the machine quiet); `COMPARE="saturation chat"`
+	scripts/compare.sh $(COMPARE)
 
 million: ## A million connections on this machine, a quarter of an hour; `CONNECTIONS=20000 HOLD=30s` for fewer
 	scripts/million.sh $(if $(CONNECTIONS),--connections $(CONNECTIONS)) $(if $(HOLD),--hold $(HOLD))
