@@ -20,6 +20,7 @@ use crate::{
     common::{Client, Process, child::BINARY, http, redis::RedisServer, token},
     crowd::SETTLES,
     ledger::Ledger,
+    nodes::{Address, KEY},
     scene::{Own, Scene},
     stayers::Stayers,
 };
@@ -82,8 +83,8 @@ const FILES: usize = 128;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_has_no_files_left() {
-    let redis = RedisServer::start();
-    let mut scene = Scene::nodes(&[redis.url(), redis.url()], &[("http.header_timeout", "30s")]);
+    let mut redis = RedisServer::start_with(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let mut scene = Scene::nodes(&[redis.url(), redis.url()], &[("http.header_timeout", "2m")]);
     scene.start_node_with(0, |settings| {
         let mut command = Command::new("bash");
         command.env_clear().args(["-c", &format!("ulimit -n {FILES}; exec \"$0\""), BINARY]);
@@ -120,6 +121,13 @@ async fn a_node_has_no_files_left() {
         assert_eq!(http::request(internal, "GET", "/livez", &[], b"").await.0, 200);
     }
     assert_eq!(complaints("accepting rests"), 0, "{}", scene.log());
+    // Whatever Redis gives back they take, and still it is reached again.
+    let crowding = tokio::spawn(crowd(clients));
+    redis.kill();
+    sleep(Duration::from_millis(500)).await;
+    tokio::task::block_in_place(|| redis.restart());
+    until_published(scene.address(0)).await;
+    crowding.abort();
     // Where others take them, who is there is served.
     silent.extend(sockets(internal).await);
     until("the node says what is wrong", || complaints("accepting rests") > 0).await;
@@ -147,6 +155,29 @@ async fn sockets(address: SocketAddr) -> Vec<TcpStream> {
         sockets.push(TcpStream::connect(address).await.expect("the kernel lets it in"));
     }
     sockets
+}
+
+/// Takes every file that is given back, and holds it.
+async fn crowd(address: SocketAddr) {
+    let mut silent = Vec::new();
+    loop {
+        let mut stream = TcpStream::connect(address).await.expect("the node listens");
+        // It is closed at once where it is too many.
+        if timeout(Duration::from_millis(10), stream.read_u8()).await.is_err() {
+            silent.push(stream);
+        }
+    }
+}
+
+/// Waits until a node takes what a backend says, as it does when it reaches Redis.
+async fn until_published(node: Address) {
+    let word = json!({"channel": "plain:files", "data": "still here"});
+    let published = async {
+        while api(node, "publish", &word).await.1["result"].is_null() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(SETTLES, published).await.expect("the node reaches Redis again");
 }
 
 async fn until(what: &str, holds: impl Fn() -> bool) {
@@ -246,7 +277,7 @@ async fn the_clock_of_a_node_jumps() {
     let closed = timeout(SETTLES, expires.closed()).await.expect("its time is over");
     assert_eq!(closed.map(|(code, _)| code), Some(3005));
     // By then nobody would be present any more whose node had stopped renewing.
-    let (_, answer) = api(&scene, "presence_stats", &json!({"channel": "plain:clock"})).await;
+    let (_, answer) = api(scene.address(1), "presence_stats", &json!({"channel": "plain:clock"})).await;
     assert_eq!(answer["result"]["num_clients"], 1, "{answer}");
     let reply = stays.ask(json!({"unsubscribe": {"channel": "plain:clock"}})).await;
     assert_eq!(reply["unsubscribe"], json!({}), "whoever was let in stays: {reply}");
@@ -262,10 +293,10 @@ async fn connect(client: &mut Client, seconds: u64) -> Value {
     client.ask(json!({"connect": {"token": token(&claims)}})).await
 }
 
-async fn api(scene: &Scene, method: &str, body: &Value) -> (u16, Value) {
-    let headers = [("x-api-key", crate::nodes::KEY), ("content-type", "application/json")];
-    let (address, path) = (scene.address(1).internal, format!("/api/{method}"));
-    let (status, text) = http::request(address, "POST", &path, &headers, body.to_string().as_bytes()).await;
+async fn api(node: Address, method: &str, body: &Value) -> (u16, Value) {
+    let headers = [("x-api-key", KEY), ("content-type", "application/json")];
+    let (path, body) = (format!("/api/{method}"), body.to_string());
+    let (status, text) = http::request(node.internal, "POST", &path, &headers, body.as_bytes()).await;
     (status, serde_json::from_str(&text).unwrap_or_default())
 }
 
