@@ -38,7 +38,7 @@ const PACE: f64 = 100.0;
 /// How long a window is in which comings are counted.
 const WINDOW: Duration = Duration::from_secs(2);
 
-/// HAProxy, which ends with the value.
+/// The balancer, which ends with the value.
 struct Balancer {
     child: Child,
     clients: SocketAddr,
