@@ -176,7 +176,8 @@ impl<'a> Connection<'a> {
 
     /// Reads and writes until the connection is lost.
     async fn serve(&mut self) -> Result<std::convert::Infallible, Lost> {
-        let mut missing = 1;
+        // What came together with the answer to the greeting lies in the buffer already, and nothing more may come after it.
+        let mut missing = self.take_frames().await?;
         loop {
             self.ask().await?;
             let deadline = self.deadline();
