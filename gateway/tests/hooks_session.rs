@@ -170,7 +170,7 @@ async fn a_backend_that_hangs_holds_up_nobody_but_who_asks_it() {
         }
     })
     .await;
-    let settings = "hooks.rpc.timeout = \"30s\"\nclient.ping_interval = \"1s\"\nclient.pong_timeout = \"900ms\"\n";
+    let settings = "client.ping_interval = \"1s\"\nclient.pong_timeout = \"900ms\"\n";
     let node = Gateway::open(&(backend.settings(&["rpc"]) + settings));
     let mut asking = Client::subscribed(node.clients, "ann", "r").await;
     let mut other = Client::subscribed(node.clients, "bob", "r").await;

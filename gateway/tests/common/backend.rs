@@ -57,11 +57,13 @@ impl Backend {
         Self::start(move |hook, body| std::future::ready(answer(&hook, &body).to_string().into_response())).await
     }
 
-    /// Settings that have these hooks at this backend.
+    /// Settings that have these hooks at this backend, and wait for its answers however busy the machine is.
     pub fn settings(&self, hooks: &[&str]) -> String {
         hooks
             .iter()
-            .map(|hook| format!("hooks.{hook}.url = \"http://{}/{hook}\"\n", self.address))
+            .map(|hook| {
+                format!("hooks.{hook}.url = \"http://{}/{hook}\"\nhooks.{hook}.timeout = \"30s\"\n", self.address)
+            })
             .collect::<Vec<_>>()
             .concat()
     }
