@@ -105,6 +105,15 @@ impl Crowd {
         }
     }
 
+    /// Lets everybody go on until it is enough, or their patience ends.
+    #[allow(dead_code, reason = "each test uses the part it needs")]
+    pub(crate) async fn go_on(&self, patience: Duration, is_enough: impl Fn() -> bool) {
+        let begin = Instant::now();
+        while !is_enough() && self.ledger.faults().is_empty() && begin.elapsed() < patience {
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Nobody does anything any more: everybody has to come to where the rooms stand, without anything else being said; and
     /// has to hear what is said then, also where nodes are made deaf before each word and no later one shows what they missed.
     pub(crate) async fn settle(&mut self, patience: Duration, deafen: impl Fn()) {

@@ -28,21 +28,35 @@ const EACH_MINUTE: [(&str, u64); 6] = [
     ("links to the store cut: one that asks", 2),
 ];
 
-/// Whatever is long, these are there.
-const ALWAYS: [(&str, u64); 2] =
-    [("confirmed words of clients that were looked for", 20), ("rooms that were seen whole", 40)];
+/// Whatever is long, these are there. They are counted at the end only.
+const ALWAYS: [(&str, u64); 2] = [(LOOKED_FOR, 20), ("rooms that were seen whole", 40)];
+const LOOKED_FOR: &str = "confirmed words of clients that were looked for";
 
 /// What was counted too seldom in a run of a plan.
 pub(crate) fn missing(ledger: &Ledger, length: Duration, plan: &[(Duration, Fault)]) -> Vec<String> {
+    let counted = wanted(length, plan).into_iter().map(|(what, least)| (what, least, ledger.counted(what)));
+    let short = counted.filter(|(_, least, counted)| counted < least);
+    short.map(|(what, least, counted)| format!("{what}: {counted}, and at least {least} were expected")).collect()
+}
+
+/// Whether enough was counted before the end, where so many words of clients are to be looked for at least.
+pub(crate) fn is_enough(ledger: &Ledger, words: u64, length: Duration, plan: &[(Duration, Fault)]) -> bool {
+    let counted_at_the_end = |what| ALWAYS.iter().any(|(name, _)| *name == what);
+    wanted(length, plan).into_iter().all(|(what, least)| match what {
+        LOOKED_FOR => words >= least,
+        what => counted_at_the_end(what) || ledger.counted(what) >= least,
+    })
+}
+
+/// What has to be counted how often.
+fn wanted(length: Duration, plan: &[(Duration, Fault)]) -> Vec<(&'static str, u64)> {
     let times = |unit: Duration, least: u64| least * length.as_secs() / unit.as_secs();
-    let mut wanted: Vec<(&str, u64)> = ALWAYS.to_vec();
+    let mut wanted = ALWAYS.to_vec();
     wanted.extend(EACH_TEN_SECONDS.map(|(what, least)| (what, times(Duration::from_secs(10), least))));
     if length >= LONG {
         wanted.extend(EACH_MINUTE.map(|(what, least)| (what, times(LONG, least))));
     } else if plan.iter().any(|(_, fault)| *fault == Fault::StartStoreEmpty) {
         wanted.push(("told that history is gone: another epoch", 20));
     }
-    let counted = wanted.into_iter().map(|(what, least)| (what, least, ledger.counted(what)));
-    let short = counted.filter(|(_, least, counted)| counted < least);
-    short.map(|(what, least, counted)| format!("{what}: {counted}, and at least {least} were expected")).collect()
+    wanted
 }

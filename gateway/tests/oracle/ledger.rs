@@ -165,6 +165,13 @@ impl Ledger {
         }
     }
 
+    /// How many words of clients were confirmed in an era, in these rooms.
+    #[allow(dead_code, reason = "each test uses the part it needs")]
+    pub(crate) fn confirmed_in(&self, era: usize, is_asked: impl Fn(usize) -> bool) -> u64 {
+        let rooms = (0..self.rooms.len()).filter(|room| is_asked(*room));
+        rooms.map(|room| self.room(room).confirmed.iter().filter(|(_, of)| *of == era).count() as u64).sum()
+    }
+
     /// What has to be true of a room at the end, where it stands at `top`, and the store has lost its data so often.
     pub(crate) fn judge(&self, room: usize, top: &Place, losses: usize) {
         let locked = self.room(room);
