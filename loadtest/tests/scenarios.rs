@@ -131,6 +131,20 @@ fn questions_are_answered_and_memberships_told() {
 }
 
 #[test]
+fn a_client_that_waits_for_an_answer_is_passed_over_and_no_question_is_forgotten() {
+    let url = serve(|_, frame, _| vec![frame], taken);
+    let load = ["--rooms", "2", "--room-size", "2", "--rate", "10", "--ask", "50", "--duration", "1s"];
+    let ask = |more: &[&str]| figures("presence", &url, &[&load[..], more].concat());
+    // Two of four clients are never answered; the other two ask all the rest.
+    let some = ask(&["--clients", "4", "--churn", "0", "--question", "presence"]);
+    assert_eq!(count(&some, "/ask/count"), 48, "{some}");
+    assert_eq!(some["ask_errors"], serde_json::json!({"not answered": 2}), "{some}");
+    let none = ask(&["--clients", "2", "--rooms", "1", "--churn", "0", "--question", "presence"]);
+    let wanted = serde_json::json!({"not answered": 2, "not asked: no client was free": 48});
+    assert_eq!((count(&none, "/ask/count"), &none["ask_errors"]), (0, &wanted), "{none}");
+}
+
+#[test]
 fn slow_clients_do_not_spoil_the_figures_of_the_others() {
     let node = Node::start("");
     let load = ["--clients", "16", "--rooms", "1", "--rate", "120", "--duration", "3s", "--size", "48KB"];

@@ -147,9 +147,16 @@ impl Books {
         }
     }
 
-    /// A question was due, and no client was free to ask it.
-    pub(super) fn unasked(&mut self) {
-        *self.ask_errors.entry("not asked: no client is there that waits for no answer".into()).or_default() += 1;
+    /// A question was asked and will not be answered: the connection is over, or there is no more time.
+    pub(super) fn unanswered(&mut self) {
+        *self.ask_errors.entry("not answered".into()).or_default() += 1;
+    }
+
+    /// So many questions were due, and no client was free to ask them.
+    pub(super) fn unasked(&mut self, count: u64) {
+        if count > 0 {
+            *self.ask_errors.entry("not asked: no client was free".into()).or_default() += count;
+        }
     }
 
     /// Everything, once `seats` are all that had to hear what was published.

@@ -311,6 +311,7 @@ impl Worker {
             (true, true) => Ended::Joined,
         };
         self.books.ended(ended, end);
+        session.give_up_asking(&mut self.books);
         let comes_back = ended == Ended::Returning || (self.plan.turmoil.reconnect && ended != Ended::Connecting);
         if comes_back && !session.kind().api {
             self.return_later(index);

@@ -48,6 +48,7 @@ impl Worker {
             let _ = client.flush();
         }
         self.books.left();
+        self.connections[index].session.give_up_asking(&mut self.books);
         self.expect_back(index, back);
     }
 

@@ -203,15 +203,29 @@ impl Session {
         (self.seated, self.attempts) = (true, 0);
     }
 
-    /// The command of its next question, if none is open; it is to be asked at `intended`.
-    pub(super) fn ask(&mut self, intended: u64) -> Option<u32> {
-        if self.state != State::Joined || self.asked.is_some() {
-            return None;
-        }
+    /// Whether it is joined and waits for no answer to a question.
+    pub(super) fn is_free(&self) -> bool {
+        self.state == State::Joined && self.asked.is_none()
+    }
+
+    /// Whether it waits for the answer to a question.
+    pub(super) fn waits_for_answer(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// The command of its next question, which is to be asked at `intended`; it has to be free.
+    pub(super) fn ask(&mut self, intended: u64) -> u32 {
         let id = self.next_id;
         self.next_id = id.wrapping_add(1);
         self.asked = Some((id, intended));
-        Some(id)
+        id
+    }
+
+    /// Waits for no answer any more.
+    pub(super) fn give_up_asking(&mut self, books: &mut Books) {
+        if self.asked.take().is_some() {
+            books.unanswered();
+        }
     }
 
     fn learn(&mut self, error: Option<String>, now: u64, books: &mut Books) {

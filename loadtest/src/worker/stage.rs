@@ -15,8 +15,8 @@ use crate::{
 pub(super) const JOINING: u64 = 256;
 /// How long is waited without any connection getting through.
 pub(super) const JOIN_TIMEOUT: u64 = 15 * clock::SECOND;
-/// Time between two looks at whether all has arrived.
-const LOOK: u64 = 5 * clock::MILLISECOND;
+/// Time between two looks at whether all has arrived, or somebody is free.
+pub(super) const LOOK: u64 = 5 * clock::MILLISECOND;
 
 /// What the worker is at.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(super) enum Stage {
     },
     /// Waits for the replies to the last publishes.
     Answering {
-        /// How many are missing, and how many connections away.
+        /// How many are missing, questions included, and how many connections away.
         unanswered: u64,
         /// Until then, unless one comes before.
         deadline: u64,
@@ -215,8 +215,11 @@ impl Worker {
         let alive = self.connections.iter().filter(|connection| connection.client.is_some());
         let replies: u64 =
             alive.filter_map(|connection| connection.session.publisher.as_ref()).map(|one| one.unanswered()).sum();
+        let asking = self.connections.iter().filter(|connection| connection.session.waits_for_answer());
+        let questions = self.unrest.unasked() + asking.count() as u64;
         let away = self.still_away();
-        let (left, pause) = (replies + away, if away > 0 { JOIN_TIMEOUT } else { clock::nanos(self.plan.quiet) });
+        let (left, pause) =
+            (replies + questions + away, if away > 0 { JOIN_TIMEOUT } else { clock::nanos(self.plan.quiet) });
         let Stage::Answering { unanswered, deadline } = &mut self.stage else { return Ok(()) };
         if left < *unanswered {
             (*unanswered, *deadline) = (left, now + pause);
@@ -229,6 +232,7 @@ impl Worker {
             publisher.report(self.plan.slots(), &mut published);
         }
         self.stage = Stage::Waiting;
+        self.give_up_asking();
         self.unrest.end();
         self.link.tell(&Note::Published(published))
     }

@@ -1,7 +1,7 @@
 //! What goes on beside the publishing: connections that come and go, a storm of them, questions, slow readers. Follows
 //! schedules as publishers do. Knows no frames.
 
-use super::{BUFFER, Connection, Worker, returns::Leave};
+use super::{BUFFER, Connection, Worker, returns::Leave, stage::LOOK};
 use crate::{
     client::protocol,
     clock,
@@ -25,13 +25,15 @@ pub(super) struct Unrest {
     next_sip: u64,
     /// Where the search for the next connection begins that is to leave, and to ask.
     cursors: (usize, usize),
+    /// When somebody is looked for again who could leave or ask what is due.
+    look: u64,
 }
 
 impl Default for Unrest {
     fn default() -> Self {
         let never = Schedule::new(0, Rate(0), 0);
-        let cursors = (0, 0);
-        Self { churn: never, churned: 0, asks: never, asked: 0, storm: None, slow: Vec::new(), next_sip: 0, cursors }
+        let (slow, cursors) = (Vec::new(), (0, 0));
+        Self { churn: never, churned: 0, asks: never, asked: 0, storm: None, slow, next_sip: 0, cursors, look: 0 }
     }
 }
 
@@ -45,10 +47,16 @@ impl Unrest {
         self.storm = plan.turmoil.storm.map(|storm| start + clock::nanos(storm.from));
     }
 
+    /// Questions that are still to be asked.
+    pub(super) fn unasked(&self) -> u64 {
+        self.asks.len() - self.asked
+    }
+
     /// Publishing is over.
     pub(super) fn end(&mut self) {
         let never = Schedule::new(0, Rate(0), 0);
         (self.churn, self.asks, self.storm) = (never, never, None);
+        (self.churned, self.asked) = (0, 0);
     }
 
     /// Connection `index` reads slowly.
@@ -63,9 +71,14 @@ impl Unrest {
 
     /// When [`Worker::disturb`] has something to do.
     pub(super) fn next_moment(&self) -> u64 {
-        let due = [self.churn.intended(self.churned), self.asks.intended(self.asked), self.storm];
-        let due = due.into_iter().flatten().min().unwrap_or(u64::MAX);
+        let of_one = self.next_of_one().map(|due| due.max(self.look));
+        let due = of_one.into_iter().chain(self.storm).min().unwrap_or(u64::MAX);
         if self.slow.is_empty() { due } else { due.min(self.next_sip) }
+    }
+
+    /// When the next single client is to leave or to ask.
+    fn next_of_one(&self) -> Option<u64> {
+        [self.churn.intended(self.churned), self.asks.intended(self.asked)].into_iter().flatten().min()
     }
 }
 
@@ -86,14 +99,7 @@ impl Worker {
         if self.unrest.next_moment() > now {
             return;
         }
-        while let Some(intended) = self.unrest.churn.intended(self.unrest.churned).filter(|&at| at <= now) {
-            self.unrest.churned += 1;
-            self.churn_one(intended);
-        }
-        while let Some(intended) = self.unrest.asks.intended(self.unrest.asked).filter(|&at| at <= now) {
-            self.unrest.asked += 1;
-            self.ask_one(intended);
-        }
+        self.disturb_one_by_one(now);
         if self.unrest.storm.take_if(|at| *at <= now).is_some() {
             self.storm(now);
         }
@@ -102,34 +108,49 @@ impl Worker {
         }
     }
 
-    /// The first client from `from` on that is there, going round.
-    fn next_client(&self, from: usize) -> Option<usize> {
-        let count = self.connections.len();
-        let is_there = |connection: &Connection| connection.client.is_some() && connection.session.is_joined();
-        (from..from + count).map(|index| index % count).find(|&index| {
-            let connection = &self.connections[index];
-            is_there(connection) && connection.session.publisher.is_none() && !connection.session.kind().slow
-        })
-    }
-
-    fn churn_one(&mut self, intended: u64) {
-        if let Some(index) = self.next_client(self.unrest.cursors.0) {
+    /// Has clients leave and ask. What is due while nobody is free waits until somebody is, and is late then.
+    fn disturb_one_by_one(&mut self, now: u64) {
+        let is_due = |at: &u64| *at <= now;
+        while let Some(intended) = self.unrest.churn.intended(self.unrest.churned).filter(is_due) {
+            let Some(index) = self.next_client(self.unrest.cursors.0) else { break };
+            self.unrest.churned += 1;
             self.unrest.cursors.0 = index + 1;
             self.leave(index, Leave::Politely, intended);
         }
+        while let Some(intended) = self.unrest.asks.intended(self.unrest.asked).filter(is_due) {
+            let Some(index) = self.next_client(self.unrest.cursors.1) else { break };
+            self.unrest.asked += 1;
+            self.unrest.cursors.1 = index + 1;
+            self.ask_one(index, intended);
+        }
+        let nobody_was_free = self.unrest.next_of_one().is_some_and(|at| at <= now);
+        self.unrest.look = if nobody_was_free { now + LOOK } else { 0 };
     }
 
-    fn ask_one(&mut self, intended: u64) {
+    /// The first client from `from` on that is there and waits for no answer, going round.
+    fn next_client(&self, from: usize) -> Option<usize> {
+        let count = self.connections.len();
+        (from..from + count).map(|index| index % count).find(|&index| {
+            let Connection { client, session, .. } = &self.connections[index];
+            client.is_some() && session.is_free() && session.publisher.is_none() && !session.kind().slow
+        })
+    }
+
+    fn ask_one(&mut self, index: usize, intended: u64) {
         let Some(asks) = self.plan.turmoil.asks else { return };
-        let Some(index) = self.next_client(self.unrest.cursors.1) else { return self.books.unasked() };
-        self.unrest.cursors.1 = index + 1;
         let room = self.plan.room_name(self.plan.heard_by(self.number(index)).first);
         let Connection { client: Some(client), session, .. } = &mut self.connections[index] else { return };
-        if let Some(id) = session.ask(intended) {
-            protocol::ask(self.plan.spelling, id, asks.question, &room, client.out());
-            return self.flush(index);
+        let id = session.ask(intended);
+        protocol::ask(self.plan.spelling, id, asks.question, &room, client.out());
+        self.flush(index);
+    }
+
+    /// Nothing more is asked, and no answer waited for.
+    pub(super) fn give_up_asking(&mut self) {
+        self.books.unasked(self.unrest.unasked());
+        for connection in &mut self.connections {
+            connection.session.give_up_asking(&mut self.books);
         }
-        self.books.unasked();
     }
 
     /// Breaks many connections at once; they stay away and then come back evenly over the times of the plan.
