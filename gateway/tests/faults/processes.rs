@@ -93,22 +93,7 @@ async fn a_node_has_no_files_left() {
     scene.fill().await;
     let (clients, internal) = (scene.address(0).clients, scene.address(0).internal);
 
-    // As many clients as there may be: the next one is sent elsewhere, and so are others by the balancer.
-    let mut idle = Vec::new();
-    let begin = Instant::now();
-    loop {
-        match knock(clients).await {
-            Ok(stream) => idle.push(stream),
-            Err(refusal) => {
-                assert!(refusal.starts_with("HTTP/1.1 503 ") && refusal.contains("files open"), "{refusal}");
-                let (status, why) = http::request(internal, "GET", "/readyz", &[], b"").await;
-                if status == 503 && why.contains("files open") {
-                    break;
-                }
-            }
-        }
-        assert!(idle.len() < FILES && begin.elapsed() < SETTLES, "it never has enough of clients");
-    }
+    let idle = fill_with_clients(clients, internal).await;
     // It reaches Redis again all the same.
     redis.commands(&[&["CLIENT", "KILL", "TYPE", "normal"], &["CLIENT", "KILL", "TYPE", "pubsub"]]);
     let recovered = scene.recover().await;
@@ -146,6 +131,25 @@ async fn a_node_has_no_files_left() {
     timeout(SETTLES, ready).await.expect("the node is ready again");
     let ledger = scene.finish("no files left", recovered).await;
     assert_eq!(ledger.counted("told that history is gone: another epoch"), 0);
+}
+
+/// As many clients as there may be: the next one is sent elsewhere, and so are others by the balancer.
+async fn fill_with_clients(clients: SocketAddr, internal: SocketAddr) -> Vec<TcpStream> {
+    let mut idle = Vec::new();
+    let begin = Instant::now();
+    loop {
+        match knock(clients).await {
+            Ok(stream) => idle.push(stream),
+            Err(refusal) => {
+                assert!(refusal.starts_with("HTTP/1.1 503 ") && refusal.contains("files open"), "{refusal}");
+                let (status, why) = http::request(internal, "GET", "/readyz", &[], b"").await;
+                if status == 503 && why.contains("files open") {
+                    return idle;
+                }
+            }
+        }
+        assert!(idle.len() < FILES && begin.elapsed() < SETTLES, "it never has enough of clients");
+    }
 }
 
 /// As many sockets to that address as the node may have files.
