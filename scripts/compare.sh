@@ -2,8 +2,8 @@
 # Roomcast, Centrifugo and uWebSockets under the same load, one after the other on this machine, with roomcast-loadtest.
 # Centrifugo is built by Go, uWebSockets comes with Python's socketify; both into target/compare. Wants a quiet machine and
 # about ten minutes. Names of comparisons as arguments make only those, in the order of the file: fanout saturation idle
-# chat half. Reports are left in target/compare; the tables at the end are those of README.md. Fails (99) where a bound
-# of README.md is missed.
+# chat half. Reports and logs are left in target/compare; the tables at the end are those of README.md. Fails (99) where a
+# bound of README.md is missed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -20,6 +20,7 @@ source scripts/common.sh
 
 reports=$(realpath "${CARGO_TARGET_DIR:-target}")/compare
 mkdir -p "$reports"
+rm -f "$reports"/*.log
 [[ -x $reports/centrifugo ]] || GOBIN=$reports go install github.com/centrifugal/centrifugo/v6@v6.9.1
 [[ -x $reports/venv/bin/python ]] || python3 -m venv "$reports/venv"
 "$reports/venv/bin/pip" install --quiet --disable-pip-version-check socketify==0.0.31
@@ -34,7 +35,7 @@ export CENTRIFUGO_HTTP_SERVER_ADDRESS=127.0.0.1 CENTRIFUGO_LOG_LEVEL=warn CENTRI
 roomcast() {
     local clients internal
     clients=$(free_port) internal=$(free_port)
-    env "$@" "$node" --listen "127.0.0.1:$clients" --internal-listen "127.0.0.1:$internal" 2>>"$work/roomcast.log" &
+    env "$@" "$node" --listen "127.0.0.1:$clients" --internal-listen "127.0.0.1:$internal" 2>>"$reports/roomcast.log" &
     started+=($!)
     specs+=("url=ws://127.0.0.1:$clients/connection/websocket" "pid=$!")
     wait_for "$node" health --internal-listen "127.0.0.1:$internal"
@@ -43,7 +44,7 @@ roomcast() {
 centrifugo() {
     local port
     port=$(free_port)
-    env "$@" CENTRIFUGO_HTTP_SERVER_PORT="$port" "$reports/centrifugo" 2>>"$work/centrifugo.log" &
+    env "$@" CENTRIFUGO_HTTP_SERVER_PORT="$port" "$reports/centrifugo" 2>>"$reports/centrifugo.log" &
     started+=($!)
     specs+=("url=ws://127.0.0.1:$port/connection/websocket" "pid=$!")
     wait_for curl --silent --fail "http://127.0.0.1:$port/health"
@@ -52,7 +53,7 @@ centrifugo() {
 uwebsockets() {
     local port
     port=$(free_port)
-    "$reports/venv/bin/python" scripts/compare/uwebsockets.py "$port" >>"$work/uwebsockets.log" 2>&1 &
+    "$reports/venv/bin/python" scripts/compare/uwebsockets.py "$port" >>"$reports/uwebsockets.log" 2>&1 &
     started+=($!)
     specs+=("url=ws://127.0.0.1:$port/connection/websocket" "pid=$!")
     wait_for python3 -c "import socket; socket.create_connection(('127.0.0.1', $port))"
