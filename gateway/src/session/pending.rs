@@ -6,7 +6,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::stream::{FuturesUnordered, Stream};
 use roomcast_shared::{
     position::Position,
     protocol::{code::Disconnect, command::StreamPosition},
@@ -52,10 +51,15 @@ pub(super) enum Busy {
     Leaving,
 }
 
-/// The commands that wait, and the rooms they concern.
+/// The commands that wait, in the order they began, and the rooms they concern.
+///
+/// All are asked each time. They are few (`client.pending_commands`), and what asks only those that called has its task
+/// scheduled once more whenever it has asked them all, for which the runtime wakes another thread.
 #[derive(Default)]
 pub(super) struct Pending {
-    waiting: FuturesUnordered<Waiting>,
+    waiting: Vec<Waiting>,
+    /// Those before this one have been asked in this poll.
+    asked: usize,
     rooms: Vec<(Box<str>, Busy)>,
 }
 
@@ -92,12 +96,81 @@ impl Pending {
     }
 
     pub(super) fn poll_next(&mut self, task: &mut Context<'_>) -> Poll<Option<Done>> {
-        Pin::new(&mut self.waiting).poll_next(task).map(|next| {
-            let (room, done) = next?;
-            if let Some(place) = room.and_then(|room| self.rooms.iter().position(|known| *known == room)) {
-                self.rooms.swap_remove(place);
+        if self.waiting.is_empty() {
+            return Poll::Ready(None);
+        }
+        while let Some(waiting) = self.waiting.get_mut(self.asked) {
+            if let Poll::Ready((room, done)) = waiting.as_mut().poll(task) {
+                drop(self.waiting.remove(self.asked));
+                self.leave(room);
+                return Poll::Ready(Some(done));
             }
-            Some(done)
-        })
+            self.asked += 1;
+        }
+        self.asked = 0;
+        Poll::Pending
+    }
+
+    fn leave(&mut self, room: Option<(Box<str>, Busy)>) {
+        if let Some(place) = room.and_then(|room| self.rooms.iter().position(|known| *known == room)) {
+            self.rooms.swap_remove(place);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::{pending, ready},
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        task::{Wake, Waker},
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Task(AtomicBool);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn left(done: &Poll<Option<Done>>) -> Option<u32> {
+        if let Poll::Ready(Some(Done::Left { id })) = done { Some(*id) } else { None }
+    }
+
+    /// A task that wakes itself costs the runtime the waking of another thread.
+    #[test]
+    fn asking_wakes_nobody() {
+        let (task, mut commands) = (Arc::new(Task::default()), Pending::default());
+        let waker = Waker::from(task.clone());
+        commands.start("a", Busy::Publishing, pending());
+        commands.start_aside(pending());
+        assert!(commands.poll_next(&mut Context::from_waker(&waker)).is_pending());
+        assert!(!task.0.load(Ordering::SeqCst));
+    }
+
+    #[test]
+    fn what_is_done_comes_in_the_order_it_began_and_frees_its_room() {
+        let mut commands = Pending::default();
+        let mut task = Context::from_waker(Waker::noop());
+        commands.start("a", Busy::Leaving, ready(Done::Left { id: 1 }));
+        commands.start("b", Busy::Leaving, pending());
+        commands.start("c", Busy::Leaving, ready(Done::Left { id: 3 }));
+        assert_eq!(left(&commands.poll_next(&mut task)), Some(1));
+        assert_eq!(left(&commands.poll_next(&mut task)), Some(3));
+        assert!(commands.busy("a").is_none() && commands.busy("c").is_none());
+        assert!(commands.poll_next(&mut task).is_pending());
+        // What began since the last poll is asked as well.
+        commands.start("a", Busy::Leaving, ready(Done::Left { id: 4 }));
+        assert_eq!(left(&commands.poll_next(&mut task)), Some(4));
+        assert!(commands.poll_next(&mut task).is_pending());
+        drop(std::mem::take(&mut commands.waiting));
+        assert!(matches!(commands.poll_next(&mut task), Poll::Ready(None)));
     }
 }
