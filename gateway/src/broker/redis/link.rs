@@ -3,6 +3,7 @@
 
 use std::{
     pin::{Pin, pin},
+    sync::Arc,
     time::Duration,
 };
 
@@ -10,7 +11,7 @@ use futures_util::FutureExt;
 use redis::{AsyncConnectionConfig, Pipeline, RedisError, Value, aio::MultiplexedConnection};
 use tokio::time::timeout;
 
-use super::origin::Origin;
+use super::{bell::Bell, origin::Origin};
 
 /// Why a connection is over.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,8 @@ pub(super) enum Lost {
 pub(super) struct Link {
     connection: MultiplexedConnection,
     driver: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Caller and driver wake each other, and both are polled by the same task.
+    bell: Arc<Bell>,
     /// Whether the driver has ended, and with it the connection.
     ended: bool,
     /// Whether the server is one that others have chosen to be the master.
@@ -51,7 +54,9 @@ impl Link {
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(io_timeout));
         let made = MultiplexedConnection::new_with_config(target.login(), stream, config);
         let (connection, driver) = timeout(io_timeout, made).await.map_err(|_| Lost::Silent(io_timeout))??;
-        let mut link = Self { connection, driver: Box::pin(driver), ended: false, followed: origin.is_followed() };
+        let driver: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(driver);
+        let followed = origin.is_followed();
+        let mut link = Self { connection, driver, bell: Arc::default(), ended: false, followed };
         link.ping().await?;
         if link.followed {
             link.expect_master().await?;
@@ -87,13 +92,17 @@ impl Link {
     /// Writes a pipeline and gives the answer to each of its commands.
     pub(super) async fn exchange(&mut self, pipeline: &Pipeline) -> Result<Vec<Value>, Lost> {
         let mut connection = self.connection.clone();
-        let mut answers = pin!(connection.send_packed_commands(pipeline, 0, pipeline.len()));
-        tokio::select! {
-            biased;
-            answers = &mut answers => Ok(answers?),
-            // What the server said before it closed the connection counts still.
-            lost = self.ended() => answers.now_or_never().map_or(Err(lost), |answers| Ok(answers?)),
-        }
+        let bell = self.bell.clone();
+        let exchanged = async {
+            let mut answers = pin!(connection.send_packed_commands(pipeline, 0, pipeline.len()));
+            tokio::select! {
+                biased;
+                answers = &mut answers => Ok(answers?),
+                // What the server said before it closed the connection counts still.
+                lost = self.ended() => answers.now_or_never().map_or(Err(lost), |answers| Ok(answers?)),
+            }
+        };
+        bell.attend(exchanged).await
     }
 
     /// Any answer but one about the login or the start of the server is a sign of life.

@@ -25,6 +25,7 @@ use self::{
 use super::{Answer, Appended, Broker, BrokerError, Health, PubSub};
 use crate::{hub::Deliver, metrics::Metrics};
 
+mod bell;
 mod commands;
 mod control;
 mod dial;
