@@ -47,7 +47,7 @@ use tokio::{
 use uuid::Uuid;
 
 /// How long anything that has to come may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const CLIENT: &str = "6f9619ff-8b86-4d11-b42d-00c04fc964ff";
 

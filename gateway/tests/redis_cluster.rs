@@ -33,8 +33,8 @@ history_ttl = "5m"
 force_recovery = true
 "#;
 
-/// How long the end of a load may take to be heard.
-const LONG: Duration = Duration::from_mins(1);
+/// How long the end of a load may take to be heard, a failover included.
+const LONG: Duration = Duration::from_mins(4);
 
 async fn nodes(url: &str, more: &str) -> [Arc<Gateway>; 2] {
     let settings = format!("redis.url = {url:?}\n{more}\n{RULES}");

@@ -14,7 +14,7 @@ use tokio::{
 use super::gateway::SECRET;
 
 /// How long anything that has to come may take.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A frame as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,7 +11,8 @@ use std::{
 use super::redis::{Port, RedisServer};
 
 /// How long servers have to find each other, or a new master.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// A sentinel whose clock jumped, or that was not run for two seconds, does nothing for the next thirty.
+const PATIENCE: Duration = Duration::from_mins(3);
 /// How long a server of these may be silent before the others hold it for dead, in milliseconds.
 const SILENCE: &str = "1500";
 
