@@ -58,6 +58,13 @@ step() {
     fi
 }
 
+# reasons LOG: the failed tests of cargo test and pytest and what they said, or else how the log ends.
+reasons() {
+    local found
+    found=$(grep -E -A2 '^test .* FAILED$|panicked at|^(FAILED|ERROR) |^error' "$1" | grep -vE '^--$|^$|RUST_BACKTRACE|\.\.\. ok$' | head -n 30)
+    if [[ -n $found ]]; then echo "$found"; else tail -n 15 "$1"; fi
+}
+
 target() { make --no-print-directory "$@"; }
 # Behind everything else: what compiles meanwhile must not make tests late.
 quietly() { nice -n 19 make --no-print-directory "$@"; }
@@ -76,7 +83,7 @@ compiling() {
     step deny tools -- target deny
     step binaries tools -- target binaries
     step unit binaries -- target unit
-    step stores unit -- target stores
+    step stores binaries -- target stores
     step release tools -- quietly release
 }
 
@@ -116,7 +123,15 @@ for name in "${steps[@]}"; do
     esac
     printf '%-14s %-8s %8s %8s\n' "$name" "$result" "${tests:--}" "$seconds"
 done
-printf '%d minutes in all; logs in %s\n\n' $(((SECONDS - started + 59) / 60)) "$logs"
+# What failed stands at the end, where it is seen also by whoever is shown the end alone.
+for name in "${steps[@]}"; do
+    read -r result _ <"$logs/$name.result"
+    if [[ $result == failed ]]; then
+        printf '\n%s:\n' "$name"
+        reasons "$logs/$name.log" | cut -c1-400 | sed 's/^/    /'
+    fi
+done
+printf '\n%d minutes in all; logs in %s\n\n' $(((SECONDS - started + 59) / 60)) "$logs"
 echo "$passed passed, $failed failed" >"$logs/summary"
 cat "$logs/summary"
 [[ $failed -eq 0 ]]
