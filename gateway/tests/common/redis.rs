@@ -237,7 +237,8 @@ impl RedisServer {
         line.and_then(|line| line.split(',').next()?.parse().ok()).unwrap_or(0)
     }
 
-    fn try_commands(&self, commands: &[&[&str]]) -> std::io::Result<Vec<Vec<String>>> {
+    /// The same where the server may be away, or may end the connection.
+    pub(crate) fn try_commands(&self, commands: &[&[&str]]) -> std::io::Result<Vec<Vec<String>>> {
         match &self.place {
             Place::Tcp(port) => exchange(TcpStream::connect(("127.0.0.1", port.number))?, commands),
             Place::Unix => exchange(UnixStream::connect(self.socket())?, commands),
