@@ -177,7 +177,12 @@ async fn a_listening_websocket_is_pinged_by_both_and_answers_that_of_the_websock
             client.send_bytes(&frame(0x8A, b"")).await;
         }
     }
-    assert_eq!(client.next().await["disconnect"]["code"], 3012);
+    // A node that itself was not run for a moment asks once more before it holds somebody for gone.
+    let mut last = client.next().await;
+    while last == json!({}) {
+        last = client.next().await;
+    }
+    assert_eq!(last["disconnect"]["code"], 3012);
     assert_eq!(client.ended().await, Some((3012, "no pong".to_owned())));
     node.stop().await;
 }
