@@ -116,7 +116,7 @@ for name in "${steps[@]}"; do
     tests=$(sed -nE 's/.*[^0-9]([0-9]+) passed.*/\1/p; s/^Ran ([0-9]+) tests?.*/\1/p; s/^(#|ℹ) pass ([0-9]+)$/\2/p;
         s/^\[[A-Z]+\] Tests run: ([0-9]+), [^-]*Skipped: [0-9]+$/\1/p; s/^ +--- PASS: .*/1/p' \
         "$logs/$name.log" | awk '{ sum += $1 } END { if (NR) print sum }')
-    if grep -q '^skipped: ' "$logs/$name.log"; then result=skipped; fi
+    if [[ $result == passed ]] && grep -q '^skipped: ' "$logs/$name.log"; then result=skipped; fi
     case $result in
         passed) passed=$((passed + 1)) ;;
         failed) failed=$((failed + 1)) ;;

@@ -36,8 +36,8 @@ force_recovery = true
 /// How long the end of a load may take to be heard, a failover included.
 const LONG: Duration = Duration::from_mins(4);
 
-/// How long a listener has to hear the last word before it is said again.
-const AGAIN: Duration = Duration::from_secs(2);
+/// How often a listener looks whether the last word has been said.
+const LOOK: Duration = Duration::from_secs(2);
 
 async fn nodes(url: &str, more: &str) -> [Arc<Gateway>; 2] {
     let settings = format!("redis.url = {url:?}\n{more}\n{RULES}");
@@ -62,8 +62,8 @@ struct Speaker {
 }
 
 impl Speaker {
-    /// Words are numbers from 0 on; the last one is `null`, which is said until it is confirmed.
-    fn start(node: &Arc<Gateway>, room: String) -> Self {
+    /// Words are numbers from 0 on; the last one is `null`, which is said until it is confirmed, and then it is over.
+    fn start(node: &Arc<Gateway>, room: String, over: Arc<AtomicBool>) -> Self {
         let (stop, said, node) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::clone(node));
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&said));
         let task = tokio::spawn(async move {
@@ -76,6 +76,7 @@ impl Speaker {
             while !say(&node, &room, &Value::Null).await {
                 assert!(begin.elapsed() < LONG, "nothing can be said in {room}");
             }
+            over.store(true, Ordering::Relaxed);
             confirmed
         });
         Self { stop, said, task }
@@ -116,14 +117,17 @@ struct Listener {
     /// Offset and epoch.
     place: (u64, Value),
     heard: Heard,
+    /// The last word has been said.
+    over: Arc<AtomicBool>,
     ended: bool,
 }
 
 impl Listener {
-    async fn enter(node: &Gateway, room: &str) -> Self {
+    async fn enter(node: &Gateway, room: &str, over: &Arc<AtomicBool>) -> Self {
         let client = Client::connected(node.clients, "ann").await;
         let heard = Heard { words: Vec::new(), told: 0, came_back: 0 };
-        let mut listener = Self { client, room: room.to_owned(), place: (0, json!("")), heard, ended: false };
+        let (room_name, over) = (room.to_owned(), Arc::clone(over));
+        let mut listener = Self { client, room: room_name, place: (0, json!("")), heard, over, ended: false };
         let reply = listener.client.ask(json!({"subscribe": {"channel": room}})).await;
         assert!(reply["subscribe"].is_object(), "{reply}");
         listener.stand(&reply["subscribe"]);
@@ -149,13 +153,15 @@ impl Listener {
     async fn come_back(&mut self) {
         let (offset, epoch) = &self.place;
         let place = json!({"channel": self.room, "recover": true, "offset": offset, "epoch": epoch});
-        let reply = self.client.ask(json!({"subscribe": place})).await;
-        let result = &reply["subscribe"];
-        if reply["error"].is_object() {
+        let begin = Instant::now();
+        let mut reply = self.client.ask(json!({"subscribe": place})).await;
+        while reply["error"].is_object() {
+            assert!(begin.elapsed() < LONG, "nobody comes back to {}: {reply}", self.room);
             // Redis is away just now.
             tokio::time::sleep(Duration::from_millis(200)).await;
-            return Box::pin(self.come_back()).await;
+            reply = self.client.ask(json!({"subscribe": place})).await;
         }
+        let result = &reply["subscribe"];
         assert!(result.is_object(), "{reply}");
         self.heard.came_back += 1;
         if result["recovered"] == true {
@@ -172,11 +178,13 @@ impl Listener {
     async fn listen(mut self) -> Heard {
         let begin = Instant::now();
         while !self.ended {
-            assert!(begin.elapsed() < LONG * 2, "{} never hears the end", self.room);
-            let next = tokio::time::timeout(LONG, self.client.next_within(LONG * 2)).await;
-            let message = next.unwrap_or_else(|_| {
-                panic!("nothing comes in {} after {:?} and {:?}", self.room, self.place, self.heard.words.last())
-            });
+            let (place, last) = (&self.place, self.heard.words.last());
+            assert!(begin.elapsed() < LONG, "{} never hears the end after {place:?} and {last:?}", self.room);
+            let Ok(message) = tokio::time::timeout(LOOK, self.client.next_within(LONG)).await else {
+                // The last word may be among what it was told that it has missed.
+                self.ended = self.heard.told > 0 && self.over.load(Ordering::Relaxed);
+                continue;
+            };
             let push = &message["push"];
             if push["pub"].is_object() {
                 self.take(&push["pub"]);
@@ -205,7 +213,6 @@ fn assert_whole(confirmed: &[bool], heard: &Heard) {
 
 /// A load over some rooms with recovery and without, each heard on both nodes.
 struct Load {
-    nodes: [Arc<Gateway>; 2],
     speakers: Vec<(String, Speaker)>,
     listeners: Vec<(String, JoinHandle<Heard>)>,
 }
@@ -215,13 +222,14 @@ impl Load {
         let (mut speakers, mut listeners) = (Vec::new(), Vec::new());
         let names = (0..rooms).flat_map(|number| [format!("kept:{number}"), format!("plain {number}")]);
         for (number, room) in names.enumerate() {
+            let over = Arc::new(AtomicBool::new(false));
             for node in nodes {
-                let listener = Listener::enter(node, &room).await;
+                let listener = Listener::enter(node, &room, &over).await;
                 listeners.push((room.clone(), tokio::spawn(listener.listen())));
             }
-            speakers.push((room.clone(), Speaker::start(&nodes[number % 2], room)));
+            speakers.push((room.clone(), Speaker::start(&nodes[number % 2], room, over)));
         }
-        Self { nodes: nodes.clone(), speakers, listeners }
+        Self { speakers, listeners }
     }
 
     async fn until_more(&self, count: usize) {
@@ -238,14 +246,8 @@ impl Load {
             all.insert(room, speaker.finish().await);
         }
         let (mut lost, mut back) = (0, 0);
-        for (room, mut listener) in self.listeners {
-            // The last word may be among what a listener is told that it has missed: it is said until it is heard.
-            let heard = loop {
-                match tokio::time::timeout(AGAIN, &mut listener).await {
-                    Ok(heard) => break heard.unwrap_or_else(|_| panic!("the listener of {room} failed")),
-                    Err(_) => say(&self.nodes[0], &room, &Value::Null).await,
-                };
-            };
+        for (room, listener) in self.listeners {
+            let heard = listener.await.unwrap_or_else(|_| panic!("the listener of {room} failed"));
             if room.starts_with("kept:") {
                 assert_whole(&all[&room], &heard);
                 lost += heard.told;
