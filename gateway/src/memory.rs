@@ -8,11 +8,14 @@ use std::{
 
 use prometheus::IntGauge;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-/// How often it is looked at. What can be allocated meanwhile has to fit above the last mark.
+/// How often it is looked at where half of the limit is taken. What can be allocated meanwhile has to fit above the last mark.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// The same while less is taken, since a look is half of what an idle node does.
+const FAR: Duration = Duration::from_secs(1);
 
 /// The part of a queue's bound that is left where memory is short.
 const LEFT: usize = 8;
@@ -61,10 +64,13 @@ pub async fn watch(limit: usize, gauges: Gauges, stop: CancellationToken) {
         return;
     };
     gauges.limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
-    let mut ticks = interval(LOOK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+    let mut pause = Duration::ZERO;
+    while stop.run_until_cancelled(sleep(pause)).await.is_some() {
+        pause = LOOK;
         let Some(used) = resident(&mut system) else { continue };
+        if used < limit / 2 {
+            pause = FAR;
+        }
         let (before, now) = (level(), next(level(), used, limit));
         LEVEL.store(now as u8, Ordering::Relaxed);
         gauges.shedding.set(i64::from(now > Level::Calm));
