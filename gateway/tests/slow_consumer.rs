@@ -5,7 +5,13 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use common::{Client, Gateway, PATIENCE, Process, frame, json, token};
 use tokio::{
@@ -32,14 +38,25 @@ async fn narrow(node: &Gateway) -> Client {
     client
 }
 
-/// Publishes numbers from 0 until the node has closed somebody as slow, and `least` of them; says how many.
-async fn publish_until_closed(node: &Gateway, room: &str, least: usize, filler: &str) -> usize {
+/// Publishes numbers from 0 until the node has closed somebody as slow, and `least` of them; says how many. Those who read
+/// have heard so many before more than a few follow: they share the processor with the node.
+async fn publish_until_closed(
+    node: &Gateway,
+    room: &str,
+    least: usize,
+    filler: &str,
+    heard: impl Fn(usize) -> bool,
+) -> usize {
     let deadline = Instant::now() + PATIENCE;
     let mut count = 0;
     while count < least || node.count(SLOW).await == 0 {
-        for _ in 0..50 {
+        for _ in 0..10 {
             node.publish(room, &json!({"number": count, "filler": filler})).await;
             count += 1;
+        }
+        while !heard(count) {
+            assert!(Instant::now() < deadline, "not all is heard of {count}");
+            tokio::task::yield_now().await;
         }
         assert!(Instant::now() < deadline, "nobody is closed after {count}");
     }
@@ -61,9 +78,9 @@ async fn one_of_a_thousand_that_never_reads_is_closed_and_nobody_else_notices() 
     }
     let others = joining.join_all().await;
     let (stop, stopped) = tokio::sync::watch::channel(usize::MAX);
-    let mut listening = JoinSet::new();
+    let (mut listening, sum) = (JoinSet::new(), Arc::new(AtomicUsize::new(0)));
     for mut client in others {
-        let mut stopped = stopped.clone();
+        let (mut stopped, sum) = (stopped.clone(), Arc::clone(&sum));
         listening.spawn(async move {
             let mut heard = 0;
             while heard < *stopped.borrow() {
@@ -71,6 +88,7 @@ async fn one_of_a_thousand_that_never_reads_is_closed_and_nobody_else_notices() 
                     data = client.hear("room") => {
                         assert_eq!(data["number"], heard, "in order, and every one");
                         heard += 1;
+                        sum.fetch_add(1, Ordering::Relaxed);
                     }
                     _ = stopped.changed() => {}
                 }
@@ -78,7 +96,8 @@ async fn one_of_a_thousand_that_never_reads_is_closed_and_nobody_else_notices() 
             (client, heard)
         });
     }
-    let count = publish_until_closed(&node, "room", 60, &"x".repeat(2000)).await;
+    let heard = |count| sum.load(Ordering::Relaxed) >= count * OTHERS;
+    let count = publish_until_closed(&node, "room", 60, &"x".repeat(2000), heard).await;
     stop.send(count).unwrap();
     let all = timeout(Duration::from_secs(30), listening.join_all()).await.expect("everybody hears everything");
     assert!(all.iter().all(|(_, heard)| *heard == count));
@@ -107,7 +126,7 @@ async fn a_frame_that_began_is_finished_before_the_close_frame() {
         let node = Gateway::open(SETTINGS);
         let mut slow = narrow(&node).await;
         slow.subscribe("room").await;
-        publish_until_closed(&node, "room", 1, &"x".repeat(size)).await;
+        publish_until_closed(&node, "room", 1, &"x".repeat(size), |_| true).await;
         let mut heard = 0;
         let code = loop {
             let frame = slow.frame().await.expect("a close frame");
