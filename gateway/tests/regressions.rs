@@ -180,7 +180,7 @@ fn what_is_published_after_a_seat_is_taken_reaches_it() {
             let begin = std::time::Instant::now();
             let heard = || outbox.socket().0.lock().windows(6).any(|bytes| bytes == b"\"late\"");
             while !heard() {
-                assert!(begin.elapsed() < Duration::from_secs(20), "round {round}: lost");
+                assert!(begin.elapsed() < Duration::from_secs(5), "round {round}: lost");
                 thread::yield_now();
             }
             let dynamic: Arc<Outbox> = outbox;
@@ -233,7 +233,7 @@ async fn a_flood_of_pings_leaves_the_thread_to_others() {
     for round in 0..20 {
         let began = tokio::time::Instant::now();
         client.publish("lobby", &json!(round)).await;
-        assert!(began.elapsed() < Duration::from_secs(20), "round {round} took {:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(5), "round {round} took {:?}", began.elapsed());
     }
     flood.abort();
     reading.abort();
