@@ -27,6 +27,20 @@ finish() {
     mv "$logs/$1.result.part" "$logs/$1.result"
 }
 
+# Process ids of the branches that were begun before this one, each of which runs some of the steps.
+branches=()
+
+# awaited STEP: until it has ended. Where those who could run it are gone, it fails and never will: one of them was killed.
+awaited() {
+    local alive=yes
+    until ended "$1"; do
+        # What it did last, it may have done between the two looks.
+        [[ -n $alive ]] || return
+        kill -0 "${branches[@]}" 2>/dev/null || alive=
+        sleep 0.2
+    done
+}
+
 # step NAME NEEDS... -- COMMAND...: waits for the steps it needs, runs the command, keeps log and result.
 step() {
     local name=$1 needs=() result seconds
@@ -37,8 +51,7 @@ step() {
     done
     shift
     for need in "${needs[@]}"; do
-        until ended "$need"; do sleep 0.2; done
-        if [[ $(cut -d' ' -f1 "$logs/$need.result") != passed ]]; then
+        if ! awaited "$need" || [[ $(cut -d' ' -f1 "$logs/$need.result") != passed ]]; then
             echo "not run: $need did not pass" >"$logs/$name.log"
             finish "$name" failed 0
             say "FAILED  $name (not run: $need did not pass)"
@@ -58,11 +71,14 @@ step() {
     fi
 }
 
-# reasons LOG: the failed tests of cargo test and pytest and what they said, or else how the log ends.
+# reasons LOG: the failed tests of cargo test and pytest and what they said, or else how the log ends. What is too much of it
+# is counted.
 reasons() {
-    local found
-    found=$(grep -E -A2 '^test .* FAILED$|panicked at|^(FAILED|ERROR) |^error' "$1" | grep -vE '^--$|^$|RUST_BACKTRACE|\.\.\. ok$' | head -n 30)
-    if [[ -n $found ]]; then echo "$found"; else tail -n 15 "$1"; fi
+    local found most=60
+    found=$(grep -E -A2 '^test .* FAILED$|panicked at|^(FAILED|ERROR) |^error' "$1" | grep -vE '^--$|^$|RUST_BACKTRACE|\.\.\. ok$')
+    [[ -n $found ]] || found=$(tail -n 15 "$1")
+    awk -v most="$most" -v log_file="$1" 'NR <= most { print substr($0, 1, 400) }
+        END { if (NR > most) print "and " NR - most " lines more, in " log_file }' <<<"$found"
 }
 
 target() { make --no-print-directory "$@"; }
@@ -71,6 +87,7 @@ quietly() { nice -n 19 make --no-print-directory "$@"; }
 
 installing() {
     step tools -- target tools
+    step scripts tools -- target scripts
     step deploy-tools tools -- target deploy-tools
     step deploy-check deploy-tools -- target deploy-check
 }
@@ -91,7 +108,7 @@ compiling() {
 talking() {
     local bin=$PWD/target/debug/roomcast
     # The Rust tests load the machine: let them end, well or not, before clients of other languages begin.
-    until ended unit; do sleep 0.2; done
+    awaited unit || true
     step interop binaries -- target interop ROOMCAST_BIN="$bin"
     step openapi binaries -- target openapi ROOMCAST_BIN="$bin"
     step browser binaries -- target browser ROOMCAST_BIN="$bin"
@@ -101,11 +118,17 @@ talking() {
     step deploy-live deploy-check release -- target deploy-live ROOMCAST_BIN="$PWD/target/release/roomcast"
 }
 
-steps=(fmt clippy doc deny tools deploy-tools deploy-check binaries unit stores interop openapi browser autobahn oracle faults release deploy-live)
-installing &
-compiling &
-talking &
+steps=(fmt clippy doc deny tools scripts deploy-tools deploy-check binaries unit stores interop openapi browser autobahn oracle faults release deploy-live)
+for branch in installing compiling talking; do
+    "$branch" &
+    branches+=($!)
+done
 wait
+for name in "${steps[@]}"; do
+    ended "$name" && continue
+    echo "did not end: who was to run it was killed, perhaps for want of memory" >>"$logs/$name.log"
+    finish "$name" failed 0
+done
 
 passed=0 failed=0
 printf '\n%-14s %-8s %8s %8s\n' step result tests seconds
@@ -128,7 +151,7 @@ for name in "${steps[@]}"; do
     read -r result _ <"$logs/$name.result"
     if [[ $result == failed ]]; then
         printf '\n%s:\n' "$name"
-        reasons "$logs/$name.log" | cut -c1-400 | sed 's/^/    /'
+        reasons "$logs/$name.log" | sed 's/^/    /'
     fi
 done
 printf '\n%d minutes in all; logs in %s\n\n' $(((SECONDS - started + 59) / 60)) "$logs"
