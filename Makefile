@@ -13,7 +13,7 @@ PYTEST := $(DEPLOY_TESTS)/.venv/bin/pytest --rootdir $(DEPLOY_TESTS) -c $(DEPLOY
 DEBUG_BIN := $(CURDIR)/target/debug/roomcast
 RELEASE_BIN := $(CURDIR)/target/release/roomcast
 
-.PHONY: help run test bench figures compare million up tools deploy-tools fmt clippy doc unit oracle faults stores fuzz binaries release interop \
+.PHONY: help run test bench figures compare million up tools deploy-tools scripts fmt clippy doc unit oracle faults stores fuzz binaries release interop \
 	openapi browser autobahn deploy-check deploy-live deny
 
 help: ## This list
@@ -31,7 +31,7 @@ bench: ## Benchmarks of single paths: fan-out, both ways through Redis, and back
 figures: ## The figures of the README, measured on this machine (ten minutes, wants it quiet); `FIGURES="idle chat"`
 	scripts/figures.sh $(FIGURES)
 
-compare: ## Roomcast beside Centrifugo and uWebSockets (ten minutes, wants the machine quiet); `COMPARE="saturation chat"`
+compare: ## Roomcast beside Centrifugo and uWebSockets (ten minutes, wants the machine quiet); `COMPARE="saturation chat"`, `SERVER_SETTINGS="NAME=VALUE"` for their environment
 	scripts/compare.sh $(COMPARE)
 
 million: ## A million connections on this machine, a quarter of an hour; `CONNECTIONS=20000 HOLD=30s` for fewer
@@ -108,6 +108,11 @@ deploy-check: deploy-tools ## Image, compose file, balancer, Prometheus and Kube
 
 deploy-live: deploy-tools $(if $(ROOMCAST_BIN),,release) ## Three nodes behind the balancer, watched by Prometheus
 	ROOMCAST_BIN="$(or $(ROOMCAST_BIN),$(RELEASE_BIN))" $(PYTEST) -m live $(DEPLOY_TESTS)
+
+scripts: ## The tables of `make compare` over reports of bad runs, and lints of the scripts where shellcheck is installed
+	python3 -B -m unittest discover --start-directory scripts/compare
+	@if command -v shellcheck >/dev/null; then shellcheck --external-sources --severity warning scripts/*.sh; \
+	else echo "without lints: shellcheck is not installed"; fi
 
 deny: ## Licences, sources and banned crates, where cargo-deny is installed
 	@if command -v cargo-deny >/dev/null; then cargo deny --workspace --locked check bans licenses sources; \

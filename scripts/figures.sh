@@ -31,7 +31,7 @@ nodes() {
     target=()
     for _ in $(seq "$count"); do
         clients=$(free_port) internal=$(free_port)
-        env "$@" "$node" --config "$work/roomcast.toml" --listen "127.0.0.1:$clients" \
+        env "${given[@]}" "$@" "$node" --config "$work/roomcast.toml" --listen "127.0.0.1:$clients" \
             --internal-listen "127.0.0.1:$internal" 2>>"$work/log" &
         started+=($!)
         target+=(--url "ws://127.0.0.1:$clients/connection/websocket" --pid $!)
@@ -43,20 +43,23 @@ missed=0
 # A bound that is missed (99) is told at the end; anything else ends the script.
 run() { "$load" "${target[@]}" "$@" || { [[ $? -eq 99 ]] && missed=1; }; }
 
-# bound VALUE <=|>= LIMIT WHAT: the same for what the load tool does not know. No value is a missed bound.
+# bound VALUE <=|>= LIMIT WHAT: the same for what the load tool does not know. What is no number is a missed bound, and so is
+# what is not above 0: nothing costs nothing, and less than nothing was measured wrongly.
 bound() {
     local verdict=ok
-    if ! awk -v value="$1" -v limit="$3" -v least="$2" \
-        'BEGIN { exit !(value != "" && (least == ">=" ? value + 0 >= limit + 0 : value + 0 <= limit + 0)) }'; then
+    if ! awk -v value="$1" -v limit="$3" -v least="$2" 'BEGIN {
+        exit !(value ~ /^[0-9.]+(e[-+]?[0-9]+)?$/ && value > 0 && (least == ">=" ? value + 0 >= limit + 0 : value + 0 <= limit + 0)) }'; then
         verdict=MISSED missed=1
     fi
     echo "$4: ${1:-not measured} (bound: $2 $3) $verdict"
 }
 
-# figure FILE NAMES...: what a report in JSON says.
+# figure FILE NAMES...: what a report in JSON says; nothing, and a word about it, where it does not say that.
 figure() {
     python3 -c 'import functools, json, sys
-print(functools.reduce(dict.get, sys.argv[2:], json.load(open(sys.argv[1]))["figures"]))' "$@"
+found = functools.reduce(lambda found, name: (found or {}).get(name), sys.argv[2:], json.load(open(sys.argv[1]))["figures"])
+print("" if found is None else found)
+if found is None: print("missing in the report:", ".".join(sys.argv[2:]), file=sys.stderr)' "$@"
 }
 
 # calls all|NAMES: how often nodes called Redis since it was last told to forget it, a script being one call and what only
@@ -154,7 +157,8 @@ if chosen presence; then
     seldom=$(figure "$work/presence-27.json" server cpu_per_idle_second)
     often=$(figure "$work/presence-1.json" server cpu_per_idle_second)
     # Nanoseconds of each of 10,000 in a second, for 26 renewals in 27 s: what one of them costs is what all cost by default.
-    bound "$(awk -v often="$often" -v seldom="$seldom" 'BEGIN { print (often - seldom) / 1000 / 26 }')" '<=' 1 \
+    bound "$(awk -v often="$often" -v seldom="$seldom" \
+        'BEGIN { if (often != "" && seldom != "") print (often - seldom) / 1000 / 26 }')" '<=' 1 \
         "percent of a core for upkeep every 27 s"
     # A node that renews nobody would cost nothing: each member enters with two entries of sorted sets, is renewed with one.
     bound "$zadds" '>=' 270000 "entries and renewals that Redis saw"

@@ -18,14 +18,6 @@ while (($#)); do
     shift 2
 done
 
-cargo build --release --package roomcast --package roomcast-loadtest
-node=$PWD/target/release/roomcast
-load=$PWD/target/release/roomcast-loadtest
-reports=$PWD/target/million
-mkdir -p "$reports"
-work=$(mktemp -d)
-export ROOMCAST_AUTH_HMAC_SECRET=a-secret-for-measuring-0123456789abcdef
-
 ulimit -n "$(ulimit -Hn)"
 # Of its files a node keeps one in twelve free: for what is no connection, and for the clients of nodes that end.
 files=$(ulimit -n)
@@ -35,32 +27,28 @@ count=$(((connections + each - 1) / each))
 ((count >= 4)) || count=4
 
 # Both ends of a connection, the tool and Redis take 13 KB together, and each process some megabytes.
-needed=$((connections / 1024 * 13 + count * 50 + 500))
+needed=$((connections * 13 / 1024 + count * 50 + 500))
 available=$(awk '/^MemAvailable:/ { print int($2 / 1024) }' /proc/meminfo)
 if ((available < needed)); then
     echo "$connections connections take about $needed MB on this machine, $available MB are free: give a smaller --connections" >&2
     exit 1
 fi
 
-started=()
-stop() {
-    if ((${#started[@]})); then
-        kill -9 "${started[@]}" 2>/dev/null || true
-        wait "${started[@]}" 2>/dev/null || true
-    fi
-    rm -rf "$work"
-}
-trap stop EXIT
+# Both ends of a connection are sockets of this machine, and of what the kernel counts for TCP each takes a third of a page;
+# half a page leaves something for what is said. From the second value of tcp_mem on the kernel wants it back, and a run
+# does not get on. In a network of its own (a container's) the value is not to be seen.
+pages=$connections
+if { read -r _ pressure _ </proc/sys/net/ipv4/tcp_mem; } 2>/dev/null && ((pressure < pages)); then
+    echo "the kernel lets TCP have $pressure pages of memory, $connections connections want $pages: give a smaller" \
+        "--connections, or as root" "sysctl -w net.ipv4.tcp_mem=\"$((pages * 3 / 4)) $pages $((pages * 3 / 2))\"" >&2
+    exit 1
+fi
 
-# wait_for COMMAND...: until it succeeds, a minute at the most.
-wait_for() {
-    for _ in $(seq 600); do
-        if "$@" >/dev/null 2>&1; then return; fi
-        sleep 0.1
-    done
-    echo "never succeeded: $*" >&2
-    return 1
-}
+# shellcheck source=scripts/common.sh
+source scripts/common.sh
+patience=60
+reports=$products/million
+mkdir -p "$reports"
 
 redis=(redis-cli -s "$work/redis")
 redis-server --port 0 --unixsocket "$work/redis" --save '' --appendonly no >/dev/null &
@@ -80,7 +68,7 @@ place() { echo "127.$1.$(($2 / 200)).$(($2 % 200 + 1))"; }
 urls=() pids=()
 for n in $(seq 0 $((count - 1))); do
     address=$(place 1 "$n")
-    "$node" --config "$work/roomcast.toml" --listen "$address:8000" --internal-listen "$address:9000" \
+    env "${given[@]}" "$node" --config "$work/roomcast.toml" --listen "$address:8000" --internal-listen "$address:9000" \
         2>>"$reports/nodes.log" &
     # Its end is part of the run, and nothing the shell has to tell.
     disown

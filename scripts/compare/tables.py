@@ -1,29 +1,59 @@
 """The reports of compare.sh as the tables of README.md. Takes the folder of the reports and the names of comparisons;
-ends with 99 where a bound is missed. With --half-of NAME FILE instead: half of what that server delivered, per second."""
+ends with 99 where a bound is missed. Instead of that: --half-of SERVER FOLDER prints half of what that server delivered in
+`most`, per second and room member; --faults FILE what the server of that report did not do, or did wrong."""
 
 import json
 import sys
 from pathlib import Path
 
+# Comparisons that ask for more than anybody takes: what could not be sent is no fault there.
+OVERLOADS = ("saturation", "most")
 
-class Report:
-    """One report: the figures of each server by its name."""
+
+class Run:
+    """One report: the figures of a server under a load."""
 
     def __init__(self, path):
         whole = json.loads(path.read_text())
+        self.comparison = path.name.split(".")[0]
+        self.server = whole["name"]
         self.load = whole["load"]
-        self.floor = whole["floor"]
-        self.servers = {one["name"]: one["figures"] for one in [whole, *whole["against"]]}
+        self.figures = whole["figures"]
 
-    def figure(self, server, *names):
-        found = self.servers[server]
+    def figure(self, *names):
+        """None where it was not measured."""
+        found = self.figures
         for name in names:
-            found = found and found[name]
+            found = None if found is None else found.get(name)
         return found
 
-    def losses(self, server):
-        found = self.servers[server]["deliveries"]
-        return sum(found[name] for name in ("lost", "doubled", "out_of_order"))
+    def undone(self):
+        """What was not done, or was done wrong, and how often."""
+        found = self.figures
+        counts = {name.replace("_", " "): found["deliveries"][name] for name in ("lost", "doubled", "out_of_order", "misrouted")}
+        counts["connects refused"] = sum(found["connect_errors"].values())
+        counts["closed"] = sum(found["disconnects"].values())
+        counts["publishes refused"] = sum(found["publish_errors"].values())
+        counts["unanswered"] = found["unanswered"]
+        counts["unsent"] = found["unsent"]
+        counts["processes ended"] = len(found["gone"])
+        return {name: count for name, count in counts.items() if count}
+
+    def faults(self):
+        return {name: count for name, count in self.undone().items() if name != "unsent" or self.comparison not in OVERLOADS}
+
+
+def runs(folder, comparison):
+    """The runs of each server, in their order, by its name."""
+    found = {}
+    for path in sorted(folder.glob(f"{comparison}.*.json"), key=lambda path: int(path.name.split(".")[1])):
+        run = Run(path)
+        found.setdefault(run.server, []).append(run)
+    return found
+
+
+def listed(counts):
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
 def microseconds(nanoseconds):
@@ -42,8 +72,8 @@ def thousands(rate):
     return f"{rate:,.0f}"
 
 
-# What is told of each report: the file's name, what it is about, where it stands, how it is written, and what is asked of
-# it (the server, whether at most or at least, and how many times that server's figure).
+# What is told of each comparison: its name, what it is about, where that stands, how it is written, and what is asked of it
+# (the server, whether at most or at least, and how many times that server's figure).
 ROWS = [
     ("fanout", "CPU per delivery", ("server", "cpu_per_delivery"), microseconds, ("floor", "<=", 1.2)),
     ("saturation", "deliveries per second", ("delivery_rate",), thousands, ("centrifugo", ">=", 3)),
@@ -58,49 +88,71 @@ ROWS = [
 ]
 
 
-def cell(report, server, names, write):
-    if server not in report.servers or report.figure(server, *names) is None:
-        return ""
-    lost = report.losses(server)
-    gone = sum(report.servers[server]["disconnects"].values())
-    faults = [f"{lost:,} lost"] * bool(lost) + [f"{gone:,} closed"] * bool(gone)
-    return write(report.figure(server, *names)) + (f" ({', '.join(faults)})" if faults else "")
+def mean(some, names):
+    """Of all these runs; None where one of them did not measure it, or nobody ran."""
+    values = [run.figure(*names) for run in some]
+    return None if not values or None in values else sum(values) / len(values)
 
 
-def verdict(report, names, asked):
-    """What was asked, as a text, and whether it holds."""
+def cell(some, names, write):
+    """The figure of each run, with what was not done to get it."""
+    return "; ".join(written(run, names, write) for run in some)
+
+
+def written(run, names, write):
+    value, undone = run.figure(*names), run.undone()
+    return ("not measured" if value is None else write(value)) + (f" ({listed(undone)})" if undone else "")
+
+
+def verdict(found, names, asked):
+    """What was asked, as a text, and whether it holds. Whoever left something undone has won nothing."""
+    guilty = [server for server, some in found.items() if any(run.faults() for run in some)]
+    guilt = f"NOT ALL DONE by {', '.join(guilty)}" if guilty else ""
     if not asked:
-        return "", True
+        return guilt, True
     server, least, times = asked
-    figures = report.floor if server == "floor" else report.servers[server]
-    for name in names:
-        figures = figures[name]
-    ratio = report.figure("roomcast", *names) / figures
-    holds = ratio <= times if least == "<=" else ratio >= times
-    return f"{ratio:.2f} × {server} (bound: {least} {times}){'' if holds else ' MISSED'}", holds
+    ours, theirs = (mean(found.get(name, []), names) for name in ("roomcast", server))
+    # Nothing is done for nothing: a figure of 0 was not measured either.
+    if not ours or not theirs:
+        return "; ".join(filter(None, [f"not measured (bound: {least} {times} × {server}) MISSED", guilt])), False
+    ratio = ours / theirs
+    holds = (ratio <= times if least == "<=" else ratio >= times) and "roomcast" not in guilty
+    of = " (means)" if len(found["roomcast"]) > 1 else ""
+    text = f"{ratio:.2f} × {server}{of} (bound: {least} {times}){'' if holds else ' MISSED'}"
+    return "; ".join(filter(None, [text, guilt])), holds
 
 
 def tables(folder, wanted):
-    print("| load | what | Roomcast | Centrifugo | uWebSockets | Roomcast is |\n|---|---|---|---|---|---|")
+    print("| load | what | Roomcast | Centrifugo | uWebSockets (one thread) | Roomcast is |\n|---|---|---|---|---|---|")
     missed = False
     for name, what, names, write, asked in ROWS:
         if name not in wanted and not (name == "most" and "half" in wanted):
             continue
-        report = Report(folder / f"{name}.json")
-        cells = [cell(report, server, names, write) for server in ("roomcast", "centrifugo", "uwebsockets")]
-        text, holds = verdict(report, names, asked)
+        found = runs(folder, name)
+        cells = [cell(found.get(server, []), names, write) for server in ("roomcast", "centrifugo", "uwebsockets")]
+        text, holds = verdict(found, names, asked)
         missed |= not holds
         print("|", " | ".join([name, what, *cells, text]), "|")
     return 99 if missed else 0
 
 
+def half_of(server, folder):
+    some = runs(folder, "most").get(server, [])
+    rate = mean(some, ("delivery_rate",))
+    messages = int(rate * some[0].load["rooms"] / some[0].load["clients"] / 2) if rate else 0
+    if not messages:
+        sys.exit(f"{server} delivered nothing, so that there is no half of it: see most.*.{server}.* in {folder}")
+    return messages
+
+
 def main(arguments):
     if arguments[0] == "--half-of":
-        report = Report(Path(arguments[2]))
-        clients = report.load["clients"] / report.load["rooms"]
-        print(int(report.figure(arguments[1], "delivery_rate") / clients / 2))
-        return 0
-    return tables(Path(arguments[0]), arguments[1:])
+        print(half_of(arguments[1], Path(arguments[2])))
+    elif arguments[0] == "--faults":
+        print(listed(Run(Path(arguments[1])).faults()))
+    else:
+        return tables(Path(arguments[0]), arguments[1:])
+    return 0
 
 
 if __name__ == "__main__":
