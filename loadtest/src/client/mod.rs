@@ -13,6 +13,7 @@ use std::{
     net::{IpAddr, SocketAddr, TcpStream},
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use self::frame::Opcode;
@@ -96,6 +97,9 @@ impl Client {
             socket.set_recv_buffer_size(bytes)?;
         }
         if let Some(source) = manner.source {
+            // A port is chosen when the other end is known as well. Else the system looks for one that is free whatever the
+            // other end, among half of them, and the search takes longer than all the rest once these are taken.
+            setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }
         match socket.connect(&address.into()) {
@@ -276,9 +280,22 @@ impl Client {
 mod tests {
     use std::net::TcpListener;
 
+    use nix::sys::socket::{getsockopt, sockopt};
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     use super::*;
+
+    /// A port of a source address may be taken once for each other end, and is not looked for among all of them.
+    #[test]
+    fn the_port_of_a_source_is_chosen_when_the_other_end_is_known() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let source: IpAddr = "127.0.0.7".parse().expect("an address");
+        let address = listener.local_addr().expect("it is bound");
+        let manner = Manner { source: Some(source), ..Manner::default() };
+        let client = Client::connect(address, manner, Vec::new()).expect("loopback");
+        assert_eq!(client.stream().local_addr().expect("it has one").ip(), source);
+        assert_eq!(getsockopt(client.stream(), sockopt::IpBindAddressNoPort), Ok(true));
+    }
 
     #[test]
     fn an_end_that_comes_with_the_last_words_is_seen() {
