@@ -1,7 +1,7 @@
 //! When a client was last known to live, and what is due when: pings, pongs, and the ends of patience. Pure: told the time,
 //! it says what to do.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{num::NonZeroU64, sync::LazyLock, time::Duration};
 
 use rand::Rng;
 use roomcast_shared::protocol::code::Disconnect;
@@ -34,24 +34,58 @@ pub enum Heartbeat {
     Transport,
 }
 
-/// The timers of one session.
+/// The timers of one session. Every connection has them, so that they are kept small.
 pub(super) struct Clock {
     heartbeat: Heartbeat,
     wire: Wire,
-    interval: Duration,
-    pong_timeout: Duration,
-    grace: Duration,
+    interval: Span,
+    pong_timeout: Span,
+    grace: Span,
     /// The client has to be connected by then.
-    stale: Instant,
-    next_ping: Option<Instant>,
+    stale: Moment,
+    next_ping: Option<Moment>,
     /// A ping is out, and its answer is due by then.
-    pong_due: Option<Instant>,
+    pong_due: Option<Moment>,
     /// The pong was waited for a second time, because this side stood still.
     excused: bool,
     /// Pings of the protocol that may be answered still: several where a pong could not be read before the next ping.
     unanswered: u32,
     /// The token expires then.
-    expires: Option<Instant>,
+    expires: Option<Moment>,
+}
+
+/// An [`Instant`] in half of its bytes: nanoseconds since the origin, and one more. What was before the origin is there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Moment(NonZeroU64);
+
+impl From<Instant> for Moment {
+    fn from(at: Instant) -> Self {
+        let since = at.saturating_duration_since(*ORIGIN).as_nanos();
+        Self(NonZeroU64::MIN.saturating_add(u64::try_from(since).unwrap_or(u64::MAX)))
+    }
+}
+
+impl From<Moment> for Instant {
+    fn from(Moment(nanos): Moment) -> Self {
+        *ORIGIN + Duration::from_nanos(nanos.get() - 1)
+    }
+}
+
+/// A [`Duration`] in a quarter of its bytes: begun milliseconds, seven weeks at the most.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Span(u32);
+
+impl From<Duration> for Span {
+    fn from(time: Duration) -> Self {
+        let millis = time.as_nanos().div_ceil(1_000_000);
+        Self(u32::try_from(millis).unwrap_or(u32::MAX))
+    }
+}
+
+impl From<Span> for Duration {
+    fn from(Span(millis): Span) -> Self {
+        Self::from_millis(millis.into())
+    }
 }
 
 impl Clock {
@@ -59,10 +93,10 @@ impl Clock {
         Self {
             heartbeat,
             wire,
-            interval: limits.ping_interval,
-            pong_timeout: limits.pong_timeout,
-            grace: limits.expired_close_delay,
-            stale: Instant::now() + limits.stale_close_delay,
+            interval: limits.ping_interval.into(),
+            pong_timeout: limits.pong_timeout.into(),
+            grace: limits.expired_close_delay.into(),
+            stale: (Instant::now() + limits.stale_close_delay).into(),
             next_ping: None,
             pong_due: None,
             excused: false,
@@ -73,26 +107,27 @@ impl Clock {
 
     /// The client is connected: pings begin, spread so that clients that came together are not pinged together.
     pub(super) fn start(&mut self, now: Instant) {
-        if !self.interval.is_zero() {
+        let interval = self.interval();
+        if !interval.is_zero() {
             // Beyond half the interval, and early enough that the shared moment after it lies within the interval.
-            let pause = self.interval.mul_f64(rand::rng().random_range(0.5..0.875));
-            self.next_ping = Some(self.moment_after(now + pause));
+            let pause = interval.mul_f64(rand::rng().random_range(0.5..0.875));
+            self.next_ping = Some(self.moment_after(now + pause).into());
         }
     }
 
     /// The token expires then, or never.
     pub(super) fn set_expiry(&mut self, expires: Option<Instant>) {
-        self.expires = expires;
+        self.expires = expires.map(Moment::from);
     }
 
     /// Whether the token has expired.
     pub(super) fn is_expired(&self, now: Instant) -> bool {
-        self.expires.is_some_and(|at| now >= at)
+        self.expires.is_some_and(|at| now >= Instant::from(at))
     }
 
     /// A token that expires has no time of grace: somebody else than the client is asked at once.
     pub(super) fn without_grace(&mut self) {
-        self.grace = Duration::ZERO;
+        self.grace = Duration::ZERO.into();
     }
 
     /// What the client is told of pings in the answer to `connect`: seconds between them, and whether it has to answer.
@@ -100,8 +135,9 @@ impl Clock {
         match self.heartbeat {
             Heartbeat::Transport => (0, false),
             Heartbeat::Protocol => {
-                let answers = !self.interval.is_zero() && !self.wire.is_unidirectional();
-                (u32::try_from(self.interval.as_secs()).unwrap_or(0), answers)
+                let interval = self.interval();
+                let answers = !interval.is_zero() && !self.wire.is_unidirectional();
+                (u32::try_from(interval.as_secs()).unwrap_or(0), answers)
             }
         }
     }
@@ -134,11 +170,11 @@ impl Clock {
 
     pub(super) fn deadline(&self, connected: bool) -> Instant {
         if !connected {
-            return self.stale;
+            return self.stale.into();
         }
-        let expired = self.expires.map(|at| at + self.grace);
-        let far = self.stale + Duration::from_hours(365 * 24);
-        [self.next_ping, self.pong_due, expired].into_iter().flatten().min().unwrap_or(far)
+        let due = [self.next_ping, self.pong_due].into_iter().flatten().map(Instant::from);
+        let far = || Instant::from(self.stale) + Duration::from_hours(365 * 24);
+        due.chain(self.end_of_grace()).min().unwrap_or_else(far)
     }
 
     /// Does what is due at `now`; `paused` while commands of the client are not read, so that its pong cannot be seen.
@@ -153,32 +189,46 @@ impl Clock {
         paused: bool,
     ) -> Result<Option<&'static [u8]>, Disconnect> {
         if !connected {
-            return if now >= self.stale { Err(Disconnect::STALE) } else { Ok(None) };
+            return if now >= Instant::from(self.stale) { Err(Disconnect::STALE) } else { Ok(None) };
         }
-        if self.expires.is_some_and(|at| now >= at + self.grace) {
+        if self.end_of_grace().is_some_and(|end| now >= end) {
             return Err(Disconnect::EXPIRED);
         }
-        if let Some(due) = self.pong_due.filter(|due| now >= *due) {
+        if let Some(due) = self.pong_due.map(Instant::from).filter(|due| now >= *due) {
             // Once only: else a machine that is always late would never notice who is gone.
             let excused = paused || (now - due > STOOD_STILL && !std::mem::replace(&mut self.excused, true));
             if !excused {
                 return Err(Disconnect::NO_PONG);
             }
-            self.pong_due = Some(self.moment_after(now + self.pong_timeout));
+            self.pong_due = Some(self.end_of_patience(now));
         }
-        if self.next_ping.is_none_or(|due| now < due) {
+        if self.next_ping.is_none_or(|due| now < Instant::from(due)) {
             return Ok(None);
         }
-        self.next_ping = Some(self.moment_until(now + self.interval));
+        self.next_ping = Some(self.moment_until(now + self.interval()).into());
         let answered_in_words = self.heartbeat == Heartbeat::Protocol && !self.wire.is_unidirectional();
         if answered_in_words {
             self.unanswered = self.unanswered.saturating_add(1);
         }
         if answered_in_words || self.pinged_by_transport() {
-            let pong_due = self.moment_after(now + self.pong_timeout);
+            let pong_due = self.end_of_patience(now);
             self.pong_due.get_or_insert(pong_due);
         }
         Ok(Some(self.ping_frame()))
+    }
+
+    fn interval(&self) -> Duration {
+        self.interval.into()
+    }
+
+    /// When the token has expired and the time of grace is over.
+    fn end_of_grace(&self) -> Option<Instant> {
+        self.expires.map(|at| Instant::from(at) + Duration::from(self.grace))
+    }
+
+    /// When the answer to a ping is due that goes out now.
+    fn end_of_patience(&self, now: Instant) -> Moment {
+        self.moment_after(now + Duration::from(self.pong_timeout)).into()
     }
 
     /// The first shared moment after `at`.
@@ -194,7 +244,7 @@ impl Clock {
 
     /// How far the shared moments lie apart; closer together where pings follow each other quickly.
     fn grid(&self) -> Duration {
-        GRID.min(self.interval / 8).max(Duration::from_millis(1))
+        GRID.min(self.interval() / 8).max(Duration::from_millis(1))
     }
 
     /// Whether pings of the transport go out, alone or beside those of the protocol.
