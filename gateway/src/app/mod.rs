@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use axum::{Router, routing::any};
-use tokio::{net::TcpListener, runtime::Handle, signal::unix::Signal};
+use tokio::{net::TcpListener, signal::unix::Signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -33,7 +33,6 @@ mod log;
 mod playground;
 mod reload;
 mod signals;
-mod threads;
 mod token;
 
 use reload::Reload;
@@ -62,7 +61,6 @@ pub async fn serve(loaded: Loaded, sources: Sources) -> anyhow::Result<()> {
     }
     files::raise_limit();
     let (mut signals, hangup) = (Signals::listen()?, Signals::hangup()?);
-    threads::let_rest(&Handle::current());
     let running = start(&loaded)?;
     if loaded.development {
         banner::print(&loaded.settings, running.clients);
