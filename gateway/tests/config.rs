@@ -648,6 +648,8 @@ fn insecure_is_for_loopback_only_and_is_said_loudly() {
 #[test]
 fn values_that_contradict_each_other_are_faults() {
     for (path, value, expected) in [
+        ("client.ping_interval", "50d", "client.ping_interval: must be 49d at most"),
+        ("client.expired_close_delay", "50d", "client.expired_close_delay: must be 49d at most"),
         ("client.pong_timeout", "25s", "client.pong_timeout: must be shorter than client.ping_interval"),
         ("client.ping_interval", "8s", "client.pong_timeout: must be shorter than client.ping_interval"),
         ("client.pong_timeout", "0s", "must be more than 0"),

@@ -19,6 +19,9 @@ use super::{
 /// What is left at least of the time to stop when the last client was closed, so that it is told so.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Timers that every connection has count milliseconds in four bytes.
+const LONGEST_TIMER: Duration = Duration::from_hours(49 * 24);
+
 /// Partitions of a cluster at most: with more of them a partition is hardly more than a slot.
 const MOST_PARTITIONS: u32 = 4096;
 
@@ -100,6 +103,10 @@ fn limits(settings: &Settings) -> Vec<(&'static str, String)> {
     found.extend(at_least_one.iter().filter(|(_, count)| *count == 0).map(|(path, _)| *path));
     found.extend(some_time.iter().filter(|(_, time)| time.is_zero()).map(|(path, _)| *path));
     let mut found: Vec<_> = found.into_iter().map(|path| (path, "must be more than 0".to_owned())).collect();
+    let counted_in_ms =
+        [("client.ping_interval", client.ping_interval), ("client.expired_close_delay", client.expired_close_delay)];
+    let too_long = counted_in_ms.iter().filter(|(_, time)| *time > LONGEST_TIMER);
+    found.extend(too_long.map(|(path, _)| (*path, "must be 49d at most".to_owned())));
     if !client.ping_interval.is_zero() && client.pong_timeout >= client.ping_interval {
         found.push(("client.pong_timeout", "must be shorter than client.ping_interval".to_owned()));
     }

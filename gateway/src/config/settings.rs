@@ -87,13 +87,13 @@ section! {
 section! {
     /// What one client, or all clients of one node, may take.
     Client {
-        /// Time between two pings of the server, whole seconds; 0s turns pings off.
+        /// Time between two pings of the server, whole seconds, 49d at most; 0s turns pings off.
         ping_interval: Duration = "25s",
         /// How long the answer to a ping may take, shorter than `client.ping_interval`; then the client is closed (3012).
         pong_timeout: Duration = "8s",
         /// How long a client may take to send its `connect` command; then it is closed (3502).
         stale_close_delay: Duration = "10s",
-        /// How long a client may take to refresh a token that has expired; then it is closed (3005).
+        /// How long a client may take to refresh a token that has expired, 49d at most; then it is closed (3005).
         expired_close_delay: Duration = "25s",
         /// The same for a token of one room; then the client is out of that room (2501).
         expired_sub_close_delay: Duration = "25s",
