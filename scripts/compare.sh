@@ -58,7 +58,7 @@ centrifugo() {
     port=$(free_port)
     env "${given[@]}" "${settings[@]}" CENTRIFUGO_HTTP_SERVER_PORT="$port" "$centrifugo" 2>>"$log" &
     named "$port/connection/websocket" $!
-    wait_for curl --silent --fail "http://127.0.0.1:$port/health"
+    wait_for curl --silent --fail --max-time 1 --noproxy '*' "http://127.0.0.1:$port/health"
 }
 
 uwebsockets() {

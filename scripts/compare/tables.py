@@ -116,7 +116,9 @@ def verdict(found, names, asked):
     if not ours or not theirs:
         return "; ".join(filter(None, [f"not measured (bound: {least} {times} × {server}) MISSED", guilt])), False
     ratio = ours / theirs
-    holds = (ratio <= times if least == "<=" else ratio >= times) and "roomcast" not in guilty
+    # A bare loop that could not send what was asked is no measure.
+    honest = "roomcast" not in guilty and not (server == "floor" and "floor" in guilty)
+    holds = (ratio <= times if least == "<=" else ratio >= times) and honest
     of = " (means)" if len(found["roomcast"]) > 1 else ""
     text = f"{ratio:.2f} × {server}{of} (bound: {least} {times}){'' if holds else ' MISSED'}"
     return "; ".join(filter(None, [text, guilt])), holds

@@ -69,6 +69,15 @@ class Tables(unittest.TestCase):
         self.assertIn("100.00 µs (9 lost) |", row)
         self.assertIn("0.10 × centrifugo (bound: <= 0.5); NOT ALL DONE by centrifugo |", row)
 
+    def test_a_bare_loop_that_was_not_kept_busy_is_no_measure(self):
+        self.report("fanout", 1, "floor", cpu=6_000)
+        self.report("fanout", 2, "roomcast", cpu=6_600)
+        self.assertEqual(self.rows("fanout")[0], 0)
+        self.report("fanout", 1, "floor", cpu=6_000, unsent=5)
+        code, [row] = self.rows("fanout")
+        self.assertEqual(code, 99)
+        self.assertIn("MISSED; NOT ALL DONE by floor |", row)
+
     def test_what_nobody_could_send_of_an_overload_is_shown_and_no_fault(self):
         self.report("saturation", 1, "centrifugo", unsent=90)
         self.report("saturation", 2, "roomcast", rate=3000, unsent=50)
