@@ -75,7 +75,7 @@ step() {
 # is counted.
 reasons() {
     local found most=60
-    found=$(grep -E -A2 '^test .* FAILED$|panicked at|^(FAILED|ERROR) |^error' "$1" | grep -vE '^--$|^$|RUST_BACKTRACE|\.\.\. ok$')
+    found=$(grep -aE -A2 '^test .* FAILED$|panicked at|^(FAILED|ERROR) |^(FAIL|ERROR): |^[A-Za-z.]+Error: |^error' "$1" | grep -vE '^--$|^$|RUST_BACKTRACE|\.\.\. ok$')
     [[ -n $found ]] || found=$(tail -n 15 "$1")
     awk -v most="$most" -v log_file="$1" 'NR <= most { print substr($0, 1, 400) }
         END { if (NR > most) print "and " NR - most " lines more, in " log_file }' <<<"$found"

@@ -5,8 +5,8 @@
 # shellcheck shell=bash disable=SC2034,SC2154
 
 # Servers get what the scripts set and what is in SERVER_SETTINGS, such as "TOKIO_WORKER_THREADS=1 ROOMCAST_LOG_LEVEL=debug",
-# and nothing else that the caller's environment happens to hold: a result has to come out again.
-read -ra given <<<"${SERVER_SETTINGS:-}"
+# and none of the variables below that the caller's environment happens to hold: a result has to come out again.
+read -rd '' -a given <<<"${SERVER_SETTINGS:-}" || true
 for name in "${given[@]}"; do
     [[ $name == ?*=* ]] && continue
     echo "SERVER_SETTINGS: \`$name\` is to be the name of a variable, = and a value" >&2
@@ -43,7 +43,8 @@ free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1
 # wait_for COMMAND...: until it succeeds, for `patience` seconds at the most.
 patience=10
 wait_for() {
-    for _ in $(seq $((patience * 10))); do
+    local last=$((SECONDS + patience))
+    while ((SECONDS <= last)); do
         if "$@" >/dev/null 2>&1; then return; fi
         sleep 0.1
     done

@@ -43,6 +43,7 @@ source scripts/common.sh
 patience=60
 reports=$products/million
 mkdir -p "$reports"
+: >"$reports/nodes.log"
 
 redis=(redis-cli -s "$work/redis")
 redis-server --port 0 --unixsocket "$work/redis" --save '' --appendonly no >/dev/null &
@@ -75,11 +76,14 @@ for n in $(seq 0 $((count - 1))); do
     wait_for "$node" health --internal-listen "$(place 1 "$n"):9000"
 done
 
+# Of the 28,000 ports between a source address and a node most stay free, however few the nodes are.
+sources=$((connections / 20000 + 1))
+((sources >= count)) || sources=$count
 churn=$((connections / 5000))
 ((churn >= 10)) || churn=10
 # The first node is the one the publisher is at; it stays.
 failed=0
-"$load" --name roomcast "${urls[@]}" --source-ip "$(place 2 0)-$(place 2 $((count - 1)))" --clients "$connections" \
+"$load" --name roomcast "${urls[@]}" --source-ip "$(place 2 0)-$(place 2 $((sources - 1)))" --clients "$connections" \
     --room-size 10 --connect-rate 2500 --settle 10s --hold "$hold" --rate 100 --duration 120s --quiet 15s \
     --churn "$churn" --reconnect --at "20s=kill -TERM ${pids[1]}" --at "80s=kill -KILL ${pids[2]}" --floor \
     --fail-if 'lost>0,doubled>0,out_of_order>0,misrouted>0,connect_errors>0,unanswered>0,rss_per_connection>2KB' \
@@ -87,5 +91,6 @@ failed=0
 
 echo
 echo "$count nodes, $files files each; the report with its plots is $reports/report.html"
-"${redis[@]}" info | grep -E '^(used_memory_rss_human|used_cpu_user|used_cpu_sys|pubsub_channels|total_commands_processed):'
+"${redis[@]}" info | grep -E '^(used_memory_rss_human|used_cpu_user|used_cpu_sys|pubsub_channels|total_commands_processed):' ||
+    echo "Redis does not answer any more"
 exit "$failed"
