@@ -278,6 +278,21 @@ async fn a_killed_connection_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_follows_closely_is_written_after_the_pause_and_in_order() {
+    let server = RedisServer::start();
+    let pause = Duration::from_millis(300);
+    let node = Node::with(&RedisOptions { gathering_pause: pause, ..options(server.url()) });
+    node.subscribe("a").await.unwrap();
+    let begin = Instant::now();
+    node.publish_stubbornly("a", "0").await;
+    let waiting = ["1", "2", "3"].map(|text| node.broker.publish("a", said(text)).wait());
+    assert_eq!(join_all(waiting).await, [Ok(()), Ok(()), Ok(())]);
+    assert!(begin.elapsed() >= pause, "nothing is written before its end");
+    assert_eq!(node.recorder.wait("a", 4).await, ["0", "1", "2", "3"]);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_thousand_rooms_are_asked_for_again_in_few_commands() {
     let mut server = RedisServer::start();
     let node = Node::with(&RedisOptions { io_timeout: DEADLINE, ..options(server.url()) });

@@ -170,6 +170,7 @@ fn some_value(path: &str, kind: &str) -> &'static str {
         "number" => "7",
         "size" => "7KB",
         "duration" if path == "client.pong_timeout" => "7s",
+        "duration" if path == "redis.gathering_pause" => "7ms",
         "duration" => "77s",
         "list of origins" => "https://example.com",
         "list of networks" => "10.0.0.0/8",
@@ -252,6 +253,7 @@ fn several_redis_are_read_from_a_list_or_a_text() {
 #[test]
 fn durations_and_sizes_are_read_as_they_are_written() {
     let durations = [("300s", 300_000), ("5m", 300_000), ("1h", 3_600_000), ("250ms", 250), ("1h30m", 5_400_000)];
+    assert_eq!(flag("redis.gathering_pause", "1ms500us").load().settings.redis.gathering_pause.as_micros(), 1500);
     for (text, milliseconds) in durations {
         let loaded = flag("client.stale_close_delay", text).load();
         assert_eq!(loaded.settings.client.stale_close_delay, Duration::from_millis(milliseconds), "{text}");
@@ -657,6 +659,7 @@ fn values_that_contradict_each_other_are_faults() {
         ("channel.max_length", "0", "must be more than 0"),
         ("client.channel_limit", "0", "must be more than 0"),
         ("redis.io_timeout", "0s", "must be more than 0"),
+        ("redis.gathering_pause", "101ms", "redis.gathering_pause: must be 100ms at most"),
         ("redis.prefix", "a b", "must not contain blanks"),
         ("shutdown.timeout", "34s", "must be at least a second longer than shutdown.delay and shutdown.drain together"),
         ("shutdown.drain", "1h", "shutdown.timeout: must be at least"),

@@ -181,6 +181,7 @@ fn broker(
         io_timeout: settings.redis.io_timeout,
         publish_queue: settings.redis.publish_queue as usize,
         cluster_partitions: settings.redis.cluster_partitions,
+        gathering_pause: settings.redis.gathering_pause,
         ..RedisOptions::several(urls)
     };
     Ok(RedisBroker::start(&options, deliver, metrics.clone(), services, serving.clone())?.into())

@@ -111,7 +111,7 @@ fn after_help() -> String {
          random secret, open rooms and a page to try it with.",
         "All settings. Each may stand in the file, in its variable, or behind --set; flags go before variables, variables \
          before the file. With _file behind its name (_FILE behind its variable) a setting is read from the file so \
-         named. Durations are written 250ms, 30s, 5m, 1h, 1h30m; sizes 512, 64KB, 1MB, 1GB (1KB is 1024 bytes); lists, \
+         named. Durations are written 500us, 250ms, 30s, 5m, 1h, 1h30m; sizes 512, 64KB, 1MB, 1GB (1KB is 1024 bytes); lists, \
          outside of the settings file, with commas. Namespaces are declared in the settings file, as [[namespaces]] with \
          a name and the options of [rooms]; so are issuers of tokens that have keys of their own, as [[auth.issuers]] with \
          a name and the options of a key.",

@@ -19,6 +19,9 @@ use super::{
 /// What is left at least of the time to stop when the last client was closed, so that it is told so.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// What comes back from Redis is not looked at during a pause.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
 /// Timers that every connection has count milliseconds in four bytes.
 const LONGEST_TIMER: Duration = Duration::from_hours(49 * 24);
 
@@ -147,6 +150,9 @@ fn redis_faults(redis: &Redis) -> Vec<(&'static str, String)> {
     let mut known = several.iter().enumerate();
     if known.any(|(place, url)| several[..place].contains(url)) {
         found.push(("redis.urls", "has the same Redis twice".to_owned()));
+    }
+    if redis.gathering_pause > LONGEST_PAUSE {
+        found.push(("redis.gathering_pause", format!("must be {}ms at most", LONGEST_PAUSE.as_millis())));
     }
     if redis.cluster_partitions > MOST_PARTITIONS {
         found.push(("redis.cluster_partitions", format!("must not be more than {MOST_PARTITIONS}")));

@@ -45,7 +45,7 @@ pub const PREFIX: &str = "ROOMCAST_";
 /// The variable that names the settings file, as `--config` does.
 pub const FILE_VARIABLE: &str = "ROOMCAST_CONFIG";
 
-/// Reads a duration as the settings have it: `250ms`, `30s`, `5m`, `1h`, `1h30m`. The error says how to write one.
+/// Reads a duration as the settings have it: `500us`, `250ms`, `30s`, `5m`, `1h`, `1h30m`. The error says how to write one.
 pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     value::Scalar::parse(text)
 }

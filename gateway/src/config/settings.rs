@@ -234,6 +234,10 @@ section! {
         io_timeout: Duration = "4s",
         /// Publications that may wait to be written to Redis, for instance while it is not connected.
         publish_queue: u32 = "65536",
+        /// How long after a write to Redis the next one follows where publications come on and on: they go together, which
+        /// spares about half of the processor time of many small rooms, and take up to 1 ms more. Single ones and those who
+        /// wait for each answer are not held up. 0s for never, 100ms at most.
+        gathering_pause: Duration = "500us",
     }
 }
 

@@ -231,10 +231,14 @@ impl Scalar for Duration {
             let (number, tail) = split_unit(rest);
             let (unit, tail) = tail.split_at(tail.find(|letter: char| !letter.is_alphabetic()).unwrap_or(tail.len()));
             if unit.is_empty() {
-                return Err(format!("{text:?} has no unit: write {}s for seconds, or 250ms, 5m, 1h", number.trim()));
+                return Err(format!(
+                    "{text:?} has no unit: write {}s for seconds, or 500us, 250ms, 5m, 1h",
+                    number.trim()
+                ));
             }
             let step = duration_step(number.trim(), unit).and_then(|step| total.checked_add(step));
-            total = step.ok_or_else(|| format!("{text:?} is not a duration: write 250ms, 30s, 5m, 1h or 1h30m"))?;
+            total =
+                step.ok_or_else(|| format!("{text:?} is not a duration: write 500us, 250ms, 30s, 5m, 1h or 1h30m"))?;
             rest = tail;
         }
         if total > LONGEST {
@@ -250,6 +254,7 @@ impl Scalar for Duration {
             (seconds / 60 % 60, "m"),
             (seconds % 60, "s"),
             (u64::from(self.subsec_millis()), "ms"),
+            (u64::from(self.subsec_micros() % 1000), "us"),
         ];
         let given = parts.iter().filter(|(count, _)| *count > 0);
         let shown = given.map(|(count, unit)| format!("{count}{unit}")).collect::<Vec<_>>().concat();
@@ -261,6 +266,7 @@ fn duration_step(number: &str, unit: &str) -> Option<Duration> {
     let count: u64 = number.parse().ok()?;
     let seconds = |each: u64| count.checked_mul(each).map(Duration::from_secs);
     match unit {
+        "us" | "µs" => Some(Duration::from_micros(count)),
         "ms" => Some(Duration::from_millis(count)),
         "s" => seconds(1),
         "m" => seconds(60),

@@ -37,6 +37,7 @@ mod keys;
 mod link;
 mod origin;
 mod outage;
+mod pace;
 mod pack;
 mod parts;
 mod pool;
@@ -75,6 +76,9 @@ pub struct RedisOptions {
     pub publish_queue: usize,
     /// How many bytes these may have. Default 64 MB.
     pub publish_queue_bytes: usize,
+    /// How long after a batch of publications the next one is written where they come on and on; zero for none.
+    /// Default 500 µs.
+    pub gathering_pause: Duration,
 }
 
 impl RedisOptions {
@@ -94,6 +98,7 @@ impl RedisOptions {
             io_timeout: Duration::from_secs(4),
             publish_queue: 65_536,
             publish_queue_bytes: 64 << 20,
+            gathering_pause: Duration::from_micros(500),
         }
     }
 }

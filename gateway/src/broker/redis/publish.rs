@@ -231,6 +231,7 @@ fn odd() -> BrokerError {
 /// What the connection that publishes is for.
 pub(super) struct Publishing {
     verb: &'static str,
+    gathering_pause: Duration,
     /// Counts what was published at this link.
     here: IntCounter,
     publish: Histogram,
@@ -241,9 +242,10 @@ pub(super) struct Publishing {
 
 impl Publishing {
     /// With the command that publishes, which is the one of the channels that are heard.
-    pub(super) fn new(metrics: &Metrics, verb: &'static str, here: IntCounter) -> Self {
+    pub(super) fn new(metrics: &Metrics, verb: &'static str, gathering_pause: Duration, here: IntCounter) -> Self {
         Self {
             verb,
+            gathering_pause,
             here,
             publish: metrics.broker_latency.with_label_values(&["publish"]),
             append: metrics.broker_latency.with_label_values(&["append"]),
@@ -289,6 +291,10 @@ impl Purpose for Publishing {
     type Request = Publish;
     type Reply = Appended;
     const WORD: &'static str = "publish";
+
+    fn gathering_pause(&self) -> Duration {
+        self.gathering_pause
+    }
 
     async fn exchange(
         &self,

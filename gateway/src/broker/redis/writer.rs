@@ -19,6 +19,7 @@ use super::{
     link::{Link, Lost},
     origin::Origin,
     outage::Outage,
+    pace::Pace,
     queue::{Call, MAX_BATCH, Next, Outcome, Queue},
     redirect::{Redirect, Verdict},
     routes::{Group, LinkId},
@@ -39,6 +40,11 @@ pub(super) trait Purpose: Send + Sync + 'static {
     type Reply: Send + 'static;
     /// A word for the log.
     const WORD: &'static str;
+
+    /// How long after a batch the next one is written where calls come on and on; none by default.
+    fn gathering_pause(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Writes the calls of a batch, those of a group together, and gives what became of each, in their order. Whatever
     /// happens, none of what took effect is written again, and nothing is overtaken by what follows in its group.
@@ -139,16 +145,29 @@ impl<P: Purpose> Writer<P> {
 
     async fn serve(&self, mut link: Link, filled: &Notify) -> Lost {
         let mut batch = Vec::with_capacity(MAX_BATCH);
+        let mut pace = Pace::new(self.purpose.gathering_pause());
         loop {
+            self.gather(&mut pace).await;
             self.queue.take(self.link, Instant::now(), &mut batch);
             let outcome = if batch.is_empty() {
                 self.idle(&mut link, filled).await
             } else {
+                pace.taken(Instant::now(), batch.iter().map(|call| call.made));
                 self.write(&mut link, &mut batch).await
             };
             if let Err(lost) = outcome {
                 return lost;
             }
+        }
+    }
+
+    /// Lets calls gather, where one waits and more are likely to come.
+    async fn gather(&self, pace: &mut Pace) {
+        if self.queue.is_idle(self.link) {
+            return;
+        }
+        if let Some(until) = pace.pause(Instant::now()) {
+            sleep_until(until.into()).await;
         }
     }
 

@@ -47,7 +47,7 @@ impl Link {
             link: id,
             origin: origin.clone(),
             io_timeout: parts.io_timeout(),
-            purpose: Publishing::new(&parts.metrics, parts.publish_verb(), taken),
+            purpose: Publishing::new(&parts.metrics, parts.publish_verb(), parts.options.gathering_pause, taken),
             guide: guide.clone(),
         };
         tracker.spawn(publisher.run(stop.clone()));
