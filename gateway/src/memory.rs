@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use memory_stats::memory_stats;
 use prometheus::IntGauge;
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 use tokio::time::sleep;
@@ -59,7 +60,7 @@ pub struct Gauges {
 /// Looks again and again how much the process takes, until `stop`. `limit` in bytes; 0 for that of its control group, or of the
 /// machine.
 pub async fn watch(limit: usize, gauges: Gauges, stop: CancellationToken) {
-    let Some((mut system, limit)) = begin(limit) else {
+    let Some(limit) = bound(limit) else {
         tracing::warn!("how much memory there is cannot be found out here: new clients are let in whatever is left");
         return;
     };
@@ -67,7 +68,7 @@ pub async fn watch(limit: usize, gauges: Gauges, stop: CancellationToken) {
     let mut pause = Duration::ZERO;
     while stop.run_until_cancelled(sleep(pause)).await.is_some() {
         pause = LOOK;
-        let Some(used) = resident(&mut system) else { continue };
+        let Some(used) = resident() else { continue };
         if used < limit / 2 {
             pause = FAR;
         }
@@ -78,21 +79,25 @@ pub async fn watch(limit: usize, gauges: Gauges, stop: CancellationToken) {
     }
 }
 
-fn begin(limit: usize) -> Option<(System, u64)> {
+/// What the process may take, if that and what it takes are found.
+fn bound(limit: usize) -> Option<u64> {
+    resident()?;
+    if limit > 0 {
+        return Some(limit as u64);
+    }
     let mut system = System::new().ok()?;
     system.refresh_memory();
-    resident(&mut system)?;
-    let found = system.process(Pid::from_u32(std::process::id())).and_then(sysinfo::Process::cgroup_limits);
-    let all = found.map_or(system.total_memory(), |limits| limits.total_memory.min(system.total_memory()));
-    let limit = if limit == 0 { all } else { limit as u64 };
-    (limit > 0).then_some((system, limit))
+    let (pid, kind) = (Pid::from_u32(std::process::id()), ProcessRefreshKind::nothing().without_tasks());
+    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, kind);
+    let group = system.process(pid).and_then(sysinfo::Process::cgroup_limits);
+    let all = group.map_or(system.total_memory(), |group| group.total_memory.min(system.total_memory()));
+    (all > 0).then_some(all)
 }
 
-fn resident(system: &mut System) -> Option<u64> {
-    let pid = Pid::from_u32(std::process::id());
-    let kind = ProcessRefreshKind::nothing().with_memory().without_tasks();
-    system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, kind);
-    Some(system.process(pid)?.memory())
+/// Bytes the process takes. The system is asked for this alone: whatever else is known of a process costs several times as
+/// much to find, and an idle node would do little else.
+fn resident() -> Option<u64> {
+    memory_stats().map(|found| found.physical_mem as u64)
 }
 
 /// Each level begins at a mark and ends five parts in a hundred below it, so that it does not come and go.
@@ -150,9 +155,8 @@ mod tests {
 
     #[test]
     fn what_the_process_takes_is_found() {
-        let (mut system, limit) = begin(0).unwrap();
-        let used = resident(&mut system).unwrap();
+        let (used, limit) = (resident().unwrap(), bound(0).unwrap());
         assert!(used > 1 << 20 && used < limit, "{used} of {limit}");
-        assert_eq!(begin(5 << 20).unwrap().1, 5 << 20);
+        assert_eq!(bound(5 << 20), Some(5 << 20));
     }
 }
