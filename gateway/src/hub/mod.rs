@@ -7,6 +7,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use roomcast_shared::event::Event;
+use tokio::sync::{Notify, futures::Notified};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -48,6 +49,9 @@ pub trait Deliver: Send + Sync + 'static {
     /// The event is always taken. Where the room's inbox is full by it, the answer is [`Delivered::Full`] and the
     /// caller must wait for space before it hands over the next one.
     fn deliver(&self, room: &str, event: Event) -> Delivered;
+
+    /// Some of what was said until now may never come: the broker was not heard, or rooms have moved.
+    fn interrupted(&self) {}
 }
 
 /// What became of an event handed to [`Deliver::deliver`].
@@ -65,6 +69,7 @@ pub struct Hub {
     rooms: Box<[Mutex<Rooms>]>,
     hasher: RandomState,
     jobs: Arc<Jobs>,
+    interrupted: Notify,
     /// The sessions that are connected.
     pub sessions: Arc<Sessions>,
 }
@@ -91,6 +96,7 @@ impl Hub {
             rooms: (0..SHARDS).map(|_| Mutex::new(HashMap::with_hasher(hasher.clone()))).collect(),
             hasher,
             jobs: Arc::new(Jobs { metrics, tracker, sessions: sessions.clone(), inbox_limit, compress_from: 0 }),
+            interrupted: Notify::new(),
             sessions,
         }
     }
@@ -149,6 +155,12 @@ impl Hub {
         all
     }
 
+    /// Waits until some of what was said may be missing, or returns at once where that was so since the last time. For one
+    /// caller at a time.
+    pub fn interruption(&self) -> Notified<'_> {
+        self.interrupted.notified()
+    }
+
     /// The rooms in which somebody's position is watched.
     pub fn positioned_rooms(&self) -> Vec<Arc<Room>> {
         let mut all = Vec::new();
@@ -190,6 +202,10 @@ impl Deliver for Hub {
             self.jobs.metrics.publications.inc();
         }
         fanout::deliver(&room, event)
+    }
+
+    fn interrupted(&self) {
+        self.interrupted.notify_one();
     }
 }
 

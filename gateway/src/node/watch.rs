@@ -16,7 +16,8 @@ use crate::{
     metrics::Metrics,
 };
 
-/// How often the watch looks whether there is something to do; more often where rooms are compared more often than that.
+/// The least time between two comparisons, so that those of several rooms go together, and between two looks whether the
+/// broker is heard again; less where rooms are compared more often than that.
 const TICK: Duration = Duration::from_millis(100);
 
 /// How long after a comparison that failed the next one begins, where rooms may have missed something.
@@ -31,7 +32,7 @@ pub struct Watch {
     pub delay: Duration,
     /// How long the counter of a room is remembered after its last use, by the name of the room.
     pub meta_ttl: Box<dyn Fn(&str) -> Duration + Send + Sync>,
-    /// Counts comparisons, and tells how often the broker may have missed something.
+    /// Counts comparisons.
     pub metrics: Arc<Metrics>,
 }
 
@@ -51,18 +52,22 @@ impl Node {
     async fn watch(&self, watch: &Watch) {
         let tick = if watch.delay.is_zero() { TICK } else { TICK.min(watch.delay / 4).max(Duration::from_millis(1)) };
         let mut round = Round::new(Vec::new());
-        let mut connections = watch.connections();
-        let mut missed = false;
+        // What is not heard from the start is compared when it is.
+        let mut missed = true;
         loop {
-            sleep(tick).await;
-            // Asked before the health: a loss that comes between the two is seen in the next turn.
-            let now = watch.connections();
-            missed |= std::mem::replace(&mut connections, now) != now;
+            // Where nothing is missed and nothing is due nothing wakes: that would be most of what an idle node does.
+            let pause = if missed { tick } else { round.pause(watch.delay).max(tick) };
+            tokio::select! {
+                () = self.hub.interruption() => {
+                    missed = true;
+                    // Rooms that move do so one after the other.
+                    sleep(tick).await;
+                }
+                () = sleep(pause) => {}
+            }
             if self.health() != Health::Hearing {
                 missed = true;
-                continue;
-            }
-            if missed {
+            } else if missed {
                 missed = self.compare_all(watch).await.is_err();
                 if missed {
                     sleep(PAUSE).await;
@@ -120,13 +125,6 @@ impl Node {
     }
 }
 
-impl Watch {
-    /// How often something may have been missed: a connection was made again, or a room changed its owner.
-    fn connections(&self) -> u64 {
-        self.metrics.broker_reconnects.get() + self.metrics.shards.moved.get()
-    }
-}
-
 impl Round {
     fn new(rooms: Vec<Arc<Room>>) -> Self {
         Self { total: rooms.len(), rooms, began: Instant::now() }
@@ -134,6 +132,17 @@ impl Round {
 
     fn is_over(&self, delay: Duration) -> bool {
         self.rooms.is_empty() && self.began.elapsed() >= delay
+    }
+
+    /// How long until the next room is due, or the round is over; without end where rooms are never compared.
+    fn pause(&self, delay: Duration) -> Duration {
+        if delay.is_zero() {
+            return Duration::MAX;
+        }
+        let done = self.total - self.rooms.len();
+        #[expect(clippy::cast_precision_loss)]
+        let part = if self.rooms.is_empty() { 1.0 } else { done as f64 / self.total as f64 };
+        delay.mul_f64(part).saturating_sub(self.began.elapsed())
     }
 
     /// Those whose time has come.
@@ -155,7 +164,7 @@ mod tests {
     use super::*;
     use crate::{
         broker::{Append, Broker, Keep, memory::MemoryBroker},
-        hub::{Gap, Hub, Outbox, Seat, Sink, Wire},
+        hub::{Deliver, Gap, Hub, Outbox, Seat, Sink, Wire},
     };
 
     /// A socket that nobody reads.
@@ -169,6 +178,23 @@ mod tests {
 
     fn hub(metrics: &Arc<Metrics>) -> Arc<Hub> {
         Arc::new(Hub::new(1 << 20, metrics.clone(), TaskTracker::new()))
+    }
+
+    #[test]
+    fn rooms_are_due_evenly_and_nothing_wakes_in_between() {
+        let hub = hub(&Arc::new(Metrics::new()));
+        let delay = Duration::from_hours(40);
+        let mut round = Round::new(["a", "b", "c", "d"].map(|name| hub.open(name)).into());
+        for quarter in 0..4 {
+            round.began = Instant::now() - delay / 4 * quarter;
+            assert_eq!(round.pause(delay), Duration::ZERO, "room {quarter} is due");
+            assert_eq!((round.due(delay).len(), round.is_over(delay)), (1, false));
+            assert!(round.pause(delay) > delay / 5, "room {quarter} was the only one");
+        }
+        round.began = Instant::now() - delay;
+        assert_eq!((round.pause(delay), round.is_over(delay)), (Duration::ZERO, true));
+        let empty = Round::new(Vec::new());
+        assert!(empty.pause(delay) > delay / 2 && empty.pause(Duration::ZERO) == Duration::MAX);
     }
 
     /// What is lost while a client reads the history is lost to it as well, also where nobody sits in the room yet.
@@ -189,11 +215,10 @@ mod tests {
         let watch = Watch { delay: Duration::ZERO, meta_ttl: Box::new(|_| Duration::ZERO), metrics: metrics.clone() };
         let stop = CancellationToken::new();
         let watching = tokio::spawn(node.clone().watch_positions(watch, stop.clone()));
+        node.hub.interrupted();
         let compared = async {
             while metrics.position_checks.get() == 0 {
-                // The watch compares this with what it saw when it began, whenever that was.
-                metrics.broker_reconnects.inc();
-                sleep(Duration::from_millis(5)).await;
+                tokio::task::yield_now().await;
             }
         };
         tokio::time::timeout(Duration::from_secs(20), compared).await.expect("the room is compared");

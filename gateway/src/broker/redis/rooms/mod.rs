@@ -138,14 +138,15 @@ impl Rooms {
         self.state.lock().next(link)
     }
 
-    /// Redis has confirmed that a room is heard, or no longer heard, from here on.
-    pub(super) fn confirmed(&self, link: LinkId, name: &Arc<str>, heard: bool) {
+    /// Redis has confirmed that a room is heard, or no longer heard, from here on. Whether it is heard elsewhere than before,
+    /// so that what was said meanwhile may be missing.
+    pub(super) fn confirmed(&self, link: LinkId, name: &Arc<str>, heard: bool) -> bool {
         let mut state = self.state.lock();
-        let Some(room) = state.room_at(link, name) else { return };
+        let Some(room) = state.room_at(link, name) else { return false };
         room.heard = if heard { Heard::Now } else { Heard::Never };
         room.place = Place::Idle;
-        // Counted before anybody can find that everything is heard: what was said meanwhile may be missing.
-        self.moved.inc_by((heard && std::mem::take(&mut room.moved)).into());
+        let moved = heard && std::mem::take(&mut room.moved);
+        self.moved.inc_by(moved.into());
         let waiters = if heard { std::mem::take(&mut room.waiters) } else { Waiters::new() };
         match (room.wanted, heard) {
             (true, true) => state.restored(name),
@@ -154,6 +155,7 @@ impl Rooms {
         }
         drop(state);
         answer(waiters, &Ok(()));
+        moved
     }
 
     /// Redis has refused to let this node hear a room. Whether the room was heard before: then it is wanted still, and

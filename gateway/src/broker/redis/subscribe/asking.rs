@@ -164,7 +164,9 @@ impl Connection<'_> {
         if self.parts.keys.room(channel) != Some(&*room) {
             return Err(Lost::Unasked);
         }
-        self.parts.rooms.confirmed(self.subscriber.link, &room, heard);
+        if self.parts.rooms.confirmed(self.subscriber.link, &room, heard) {
+            self.parts.deliver.interrupted();
+        }
         Ok(())
     }
 

@@ -98,6 +98,7 @@ impl Subscriber {
         timeout(patience, connection.greet(&target)).await.map_err(|_| Lost::Silent(patience))??;
         if outage.healed() {
             self.parts.metrics.broker_reconnects.inc();
+            self.parts.deliver.interrupted();
         }
         self.parts.rooms.connected(self.link);
         connection.serve().await
