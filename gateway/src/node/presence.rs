@@ -13,7 +13,10 @@ use std::{
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use roomcast_shared::publication::ClientInfo;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::Node;
@@ -32,6 +35,8 @@ pub(super) struct Attendance {
     pub(super) store: Arc<dyn Presence>,
     pub(super) ttl: Duration,
     shards: Box<[Mutex<BTreeSet<Member>>]>,
+    /// A member has come, maybe the first one.
+    entered: Notify,
     hasher: RandomState,
 }
 
@@ -51,7 +56,7 @@ pub struct Present {
 impl Attendance {
     pub(super) fn new(store: Arc<dyn Presence>, ttl: Duration) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { store, ttl, shards, hasher: RandomState::default() }
+        Self { store, ttl, shards, entered: Notify::new(), hasher: RandomState::default() }
     }
 
     pub(super) fn enter(&self, member: &Member) -> Answer<()> {
@@ -59,12 +64,21 @@ impl Attendance {
         // in which this node's list changed: a renewal never brings back who has left.
         let mut shard = self.shard(&member.room).lock();
         shard.replace(member.clone());
+        self.entered.notify_one();
         self.store.enter(&member.room, &member.info, self.ttl)
     }
 
     /// Has a member that was entered otherwise be renewed with the others.
     pub(super) fn list(&self, member: &Member) {
         self.shard(&member.room).lock().replace(member.clone());
+        self.entered.notify_one();
+    }
+
+    /// Waits while this node has no member.
+    async fn some_member(&self) {
+        while self.shards.iter().all(|shard| shard.lock().is_empty()) {
+            self.entered.notified().await;
+        }
     }
 
     fn leave(&self, member: &Member) -> Answer<()> {
@@ -148,6 +162,7 @@ impl Node {
     async fn renew_members(&self, interval: Duration) {
         let (mut failing, mut lost, mut hurried) = (false, false, 0_u32);
         loop {
+            self.attendance.some_member().await;
             for shard in &self.attendance.shards {
                 let hearing = self.health() == Health::Hearing;
                 if std::mem::replace(&mut lost, !hearing) && hearing {
