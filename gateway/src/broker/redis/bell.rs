@@ -41,9 +41,11 @@ impl Bell {
     fn poll<T>(&self, task: &Context<'_>, waker: &Waker, mut poll: impl FnMut() -> Poll<T>) -> Poll<T> {
         self.task.register(task.waker());
         for _ in 0..ROUNDS {
-            self.state.store(POLLED, Ordering::SeqCst);
+            // Every change reads the state as well. A call that is only overwritten is not ordered before what follows, and
+            // where memory is weakly ordered the next poll might not see what was done before the call.
+            self.state.swap(POLLED, Ordering::SeqCst);
             if let Poll::Ready(output) = poll() {
-                self.state.store(SILENT, Ordering::SeqCst);
+                self.state.swap(SILENT, Ordering::SeqCst);
                 return Poll::Ready(output);
             }
             let silent = self.state.compare_exchange(POLLED, SILENT, Ordering::SeqCst, Ordering::SeqCst);
@@ -51,7 +53,7 @@ impl Bell {
                 return Poll::Pending;
             }
         }
-        self.state.store(SILENT, Ordering::SeqCst);
+        self.state.swap(SILENT, Ordering::SeqCst);
         waker.wake_by_ref();
         Poll::Pending
     }
@@ -71,9 +73,14 @@ impl Wake for Bell {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::atomic::AtomicUsize, thread};
+    use std::{sync::atomic::AtomicUsize, thread, time::Duration};
+
+    use tokio::time::sleep;
 
     use super::*;
+
+    /// How long a call may be on its way on a machine that is busy.
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     /// Counts how often a task would have been scheduled.
     #[derive(Default)]
@@ -125,7 +132,12 @@ mod tests {
         for _ in 0..2000 {
             let (sender, receiver) = tokio::sync::oneshot::channel();
             let other = thread::spawn(move || sender.send(()));
-            bell.attend(receiver).await.expect("it is sent");
+            // The time is looked at first: whoever is woken when it is over would find what the lost call was about.
+            tokio::select! {
+                biased;
+                () = sleep(PATIENCE) => panic!("a call was lost"),
+                heard = bell.attend(receiver) => heard.expect("it is sent"),
+            }
             other.join().expect("it ends").expect("it is taken");
         }
     }

@@ -82,6 +82,13 @@ impl Link {
 
     /// Lets the connection work until it ends.
     pub(super) async fn ended(&mut self) -> Lost {
+        // Whoever polls the driver leaves a waker with it, which the next exchange calls: that has to be the bell's.
+        let bell = self.bell.clone();
+        bell.attend(self.driven()).await
+    }
+
+    /// The same for what the bell attends to already, which knows one task at a time.
+    async fn driven(&mut self) -> Lost {
         if !self.ended {
             self.driver.as_mut().await;
             self.ended = true;
@@ -99,7 +106,7 @@ impl Link {
                 biased;
                 answers = &mut answers => Ok(answers?),
                 // What the server said before it closed the connection counts still.
-                lost = self.ended() => answers.now_or_never().map_or(Err(lost), |answers| Ok(answers?)),
+                lost = self.driven() => answers.now_or_never().map_or(Err(lost), |answers| Ok(answers?)),
             }
         };
         bell.attend(exchanged).await
@@ -120,4 +127,56 @@ impl Link {
 
 fn is_master(role: &Value) -> bool {
     matches!(role, Value::BulkString(role) if role == b"master")
+}
+
+#[cfg(test)]
+#[path = "../../../tests/common/redis.rs"]
+mod server;
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        task::{Context, Wake, Waker},
+    };
+
+    use super::{
+        super::{RedisOptions, dial::Target},
+        server::RedisServer,
+        *,
+    };
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Counts how often a task would have been scheduled.
+    #[derive(Default)]
+    struct Task(AtomicUsize);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// On one thread nothing arrives between two polls, so that whatever calls the task is the task itself.
+    #[tokio::test]
+    async fn an_exchange_after_an_idle_time_does_not_schedule_its_own_task() {
+        let server = RedisServer::start();
+        let url = server.url();
+        let info = redis::IntoConnectionInfo::into_connection_info(url.as_str()).unwrap();
+        let target = Target::new(info, &RedisOptions::new(url)).unwrap();
+        let mut link = Link::open(&Origin::Server(Box::new(target)), PATIENCE).await.unwrap();
+        let task = Arc::new(Task::default());
+        let waker = Waker::from(task.clone());
+        let mut context = Context::from_waker(&waker);
+        assert!(pin!(link.ended()).poll(&mut context).is_pending(), "the connection is idle");
+
+        let mut pipeline = Pipeline::with_capacity(1);
+        pipeline.cmd("PING");
+        let mut exchange = pin!(link.exchange(&pipeline));
+        assert!(exchange.as_mut().poll(&mut context).is_pending(), "the answer is on its way");
+        assert_eq!(task.0.load(Ordering::SeqCst), 0, "the task is not scheduled");
+        let answered = timeout(PATIENCE, exchange).await.expect("it is answered").unwrap();
+        assert_eq!(answered, [Value::SimpleString("PONG".to_owned())]);
+    }
 }
