@@ -257,3 +257,25 @@ pub(super) fn confirmation(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::keys::Keys, *};
+
+    /// The task of a link may find its connection gone just as the link is taken away.
+    #[test]
+    fn a_link_that_is_gone_loses_nothing() {
+        let routes = Arc::new(Routes::servers(Arc::new(Keys::new("test")), 2));
+        let rooms = Rooms::new(routes, &Metrics::new());
+        let gauge = || IntGauge::new("connected", "Whether a link is connected.").unwrap();
+        for link in [0, 1] {
+            rooms.open(link, gauge());
+            rooms.connected(link);
+        }
+        rooms.shut(1, Instant::now());
+        rooms.lost(1, Instant::now());
+        assert_eq!(rooms.health(), Health::Hearing);
+        rooms.lost(0, Instant::now());
+        assert!(matches!(rooms.health(), Health::Lost { .. }));
+    }
+}

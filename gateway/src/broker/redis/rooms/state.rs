@@ -113,13 +113,13 @@ impl State {
     }
 
     pub(super) fn lose(&mut self, link: LinkId, now: Instant) {
-        if let Some(link) = self.links.get_mut(&link) {
-            link.connected = false;
-            link.queue.clear();
-            link.marks.clear();
-            link.restoring = 0;
-            link.gauge.set(0);
-        }
+        // A link that is gone has nothing to lose any more, and nobody would ever settle it.
+        let Some(known) = self.links.get_mut(&link) else { return };
+        known.connected = false;
+        known.queue.clear();
+        known.marks.clear();
+        known.restoring = 0;
+        known.gauge.set(0);
         if self.own == Some(link) {
             self.own = None;
         }
