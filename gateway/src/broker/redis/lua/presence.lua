@@ -47,3 +47,26 @@ local function expire()
   end
   return #over == most
 end
+
+-- A client is in the room for a while from now on. What was known of it, if anything, has been read.
+local function put(client, info, known, ttl)
+  if known ~= info then
+    if known then
+      count(known, -1)
+    else
+      redis.call('ZADD', names, 0, client)
+    end
+    redis.call('HSET', infos, client, info)
+    count(info, 1)
+  end
+  redis.call('ZADD', ends, now + ttl, client)
+end
+
+-- The keys of a room that everybody has forgotten go by themselves, all at once.
+local function keep(ttl)
+  for _, key in ipairs(KEYS) do
+    if redis.call('PTTL', key) < ttl then
+      redis.call('PEXPIRE', key, ttl)
+    end
+  end
+end

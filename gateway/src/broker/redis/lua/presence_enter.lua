@@ -7,17 +7,6 @@ local known = redis.call('HGET', infos, client)
 if not known and redis.call('ZCOUNT', ends, '(' .. now, '+inf') >= limit then
   return 0
 end
-if known then
-  count(known, -1)
-else
-  redis.call('ZADD', names, 0, client)
-end
-redis.call('HSET', infos, client, info)
-count(info, 1)
-redis.call('ZADD', ends, now + ttl, client)
-for _, key in ipairs(KEYS) do
-  if redis.call('PTTL', key) < ttl then
-    redis.call('PEXPIRE', key, ttl)
-  end
-end
+put(client, info, known, ttl)
+keep(ttl)
 return 1
