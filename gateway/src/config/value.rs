@@ -266,7 +266,7 @@ fn duration_step(number: &str, unit: &str) -> Option<Duration> {
     let count: u64 = number.parse().ok()?;
     let seconds = |each: u64| count.checked_mul(each).map(Duration::from_secs);
     match unit {
-        "us" | "µs" => Some(Duration::from_micros(count)),
+        "us" | "µs" | "μs" => Some(Duration::from_micros(count)),
         "ms" => Some(Duration::from_millis(count)),
         "s" => seconds(1),
         "m" => seconds(60),

@@ -3,15 +3,18 @@
 
 use std::time::{Duration, Instant};
 
-/// A batch of so many calls gathers by itself while the one before it is answered.
-const ENOUGH: usize = 32;
+/// What a pause in vain adds to the measure at whose end there are none for a while.
+const VAIN: u32 = 1;
 
-/// After so many pauses in a row that were in vain there are none for [`REST`].
-const VAIN: u8 = 8;
+/// What a pause that gathered something takes off it: pauses go on where one of three gathers something.
+const GATHERED: u32 = 2;
 
-/// How long there are no pauses where they were in vain. A pause in vain costs its own time, so that callers who wait for
-/// each answer before their next call lose a twentieth of their pace, and not most of it.
-const REST: Duration = Duration::from_millis(250);
+/// The end of the measure.
+const ENOUGH_OF_IT: u32 = 8;
+
+/// How long there are no pauses where they were in vain, and in pauses, where that is longer. A pause in vain costs its own
+/// time, so that those who wait for each answer before their next call lose a twentieth of their pace, and not most of it.
+const REST: (Duration, u32) = (Duration::from_millis(250), 20 * ENOUGH_OF_IT);
 
 /// Decides on pauses.
 ///
@@ -20,12 +23,12 @@ const REST: Duration = Duration::from_millis(250);
 pub(super) struct Pace {
     /// Time from one batch to the next.
     pause: Duration,
-    /// When the last batch was taken, if it was a small one.
+    /// When the last batch was taken.
     taken: Option<Instant>,
     /// When the pause began that is on.
     begun: Option<Instant>,
-    /// Pauses in a row that gathered nothing.
-    vain: u8,
+    /// How much of the pauses was in vain lately.
+    vain: u32,
     /// There is no pause before then.
     rests_until: Option<Instant>,
 }
@@ -36,7 +39,7 @@ impl Pace {
         Self { pause, taken: None, begun: None, vain: 0, rests_until: None }
     }
 
-    /// When a call that waits now should be taken; none for at once. A pause begins with this.
+    /// When calls that wait now should be taken; none for at once. A pause begins with this.
     pub(super) fn pause(&mut self, now: Instant) -> Option<Instant> {
         if self.rests_until.is_some_and(|until| now < until) {
             return None;
@@ -46,15 +49,16 @@ impl Pace {
         until
     }
 
-    /// A batch is taken of calls that were made at these times.
-    pub(super) fn taken(&mut self, now: Instant, calls: impl ExactSizeIterator<Item = Instant>) {
-        self.taken = (calls.len() < ENOUGH).then_some(now);
+    /// A batch is taken whose last call was made then.
+    pub(super) fn taken(&mut self, now: Instant, last: Option<Instant>) {
+        self.taken = Some(now);
         let Some(begun) = self.begun.take() else { return };
         let half = begun + (now - begun) / 2;
-        self.vain = if calls.max().is_some_and(|last| half <= last) { 0 } else { self.vain + 1 };
-        if self.vain == VAIN {
+        let gathered = last.is_some_and(|last| half <= last);
+        self.vain = if gathered { self.vain.saturating_sub(GATHERED) } else { self.vain + VAIN };
+        if self.vain >= ENOUGH_OF_IT {
             self.vain = 0;
-            self.rests_until = Some(now + REST);
+            self.rests_until = Some(now + REST.0.max(self.pause * REST.1));
         }
     }
 }
@@ -69,53 +73,63 @@ mod tests {
         Duration::from_millis(count)
     }
 
-    /// Takes a batch of one call after a pause, which was made so long after the pause began.
-    fn pause_with_a_call(pace: &mut Pace, now: &mut Instant, after: Duration) {
-        let until = pace.pause(*now).expect("a pause");
+    /// Takes a batch after a pause, whose last call was made so long after the pause began. Whether there was a pause.
+    fn pause_with_a_call(pace: &mut Pace, now: &mut Instant, after: Duration) -> bool {
         let made = *now + after;
-        *now = until;
-        pace.taken(*now, [made].into_iter());
+        let until = pace.pause(*now);
+        *now = until.unwrap_or(*now);
+        pace.taken(*now, Some(made));
+        until.is_some()
     }
 
     #[test]
     fn a_call_after_a_while_is_taken_at_once_and_the_next_one_waits() {
         let (mut pace, now) = (Pace::new(PAUSE), Instant::now());
         assert_eq!(pace.pause(now), None, "the first one");
-        pace.taken(now, [now].into_iter());
+        pace.taken(now, Some(now));
         assert_eq!(pace.pause(now + ms(1)), Some(now + PAUSE));
         assert_eq!(pace.pause(now + PAUSE), None, "as long after the last one as a pause takes");
     }
 
     #[test]
-    fn no_pause_is_made_where_none_is_wanted_or_batches_are_large() {
-        let now = Instant::now();
-        let mut none = Pace::new(Duration::ZERO);
-        none.taken(now, [now].into_iter());
-        assert_eq!(none.pause(now), None);
-        let mut pace = Pace::new(PAUSE);
-        pace.taken(now, [now; ENOUGH].into_iter());
+    fn no_pause_is_made_where_none_is_wanted() {
+        let (mut pace, now) = (Pace::new(Duration::ZERO), Instant::now());
+        pace.taken(now, Some(now));
         assert_eq!(pace.pause(now), None);
     }
 
     #[test]
     fn those_who_call_when_they_are_answered_do_not_wait_for_themselves() {
-        let (mut pace, mut now) = (Pace::new(PAUSE), Instant::now());
-        pace.taken(now, [now].into_iter());
-        for _ in 0..VAIN {
-            pause_with_a_call(&mut pace, &mut now, Duration::ZERO);
+        for pause in [PAUSE, ms(100)] {
+            let (mut pace, begin) = (Pace::new(pause), Instant::now());
+            pace.taken(begin, Some(begin));
+            let (mut now, mut waited) = (begin, Duration::ZERO);
+            while now < begin + ms(60_000) {
+                let before = now;
+                if pause_with_a_call(&mut pace, &mut now, Duration::ZERO) {
+                    waited += now - before;
+                } else {
+                    // An answer without a pause.
+                    now += Duration::from_micros(200);
+                }
+            }
+            let asked = now - begin;
+            assert!(waited > Duration::ZERO && waited < asked / 12, "{waited:?} of {asked:?}");
         }
-        assert_eq!(pace.pause(now), None);
-        pace.taken(now + REST, [now + REST].into_iter());
-        assert!(pace.pause(now + REST).is_some(), "it is tried again");
     }
 
     #[test]
-    fn pauses_go_on_while_something_comes_late_in_one_of_them() {
+    fn pauses_go_on_where_one_of_three_gathers_something() {
         let (mut pace, mut now) = (Pace::new(PAUSE), Instant::now());
-        pace.taken(now, [now].into_iter());
-        for round in 1..5 * VAIN {
-            let late = round % VAIN == 0;
-            pause_with_a_call(&mut pace, &mut now, if late { PAUSE / 2 } else { Duration::ZERO });
+        pace.taken(now, Some(now));
+        for round in 0..300 {
+            let after = if round % 3 == 0 { PAUSE / 2 } else { Duration::ZERO };
+            assert!(pause_with_a_call(&mut pace, &mut now, after), "round {round}");
         }
+        let seldom = (0..300).all(|round| {
+            let after = if round % 4 == 0 { PAUSE / 2 } else { Duration::ZERO };
+            pause_with_a_call(&mut pace, &mut now, after)
+        });
+        assert!(!seldom, "one of four is not worth it");
     }
 }

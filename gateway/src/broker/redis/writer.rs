@@ -20,7 +20,7 @@ use super::{
     origin::Origin,
     outage::Outage,
     pace::Pace,
-    queue::{Call, MAX_BATCH, Next, Outcome, Queue},
+    queue::{Call, MAX_BATCH, MAX_BATCH_BYTES, Next, Outcome, Queue},
     redirect::{Redirect, Verdict},
     routes::{Group, LinkId},
     script,
@@ -28,6 +28,9 @@ use super::{
 
 /// How long the stop waits for what is queued to be answered.
 const FLUSH: Duration = Duration::from_secs(1);
+
+/// Where so many calls wait there is no pause before they are written.
+const ENOUGH: usize = 32;
 
 /// The least time between two looks for those who have waited too long.
 const EXPIRY: Duration = Duration::from_millis(5);
@@ -147,12 +150,14 @@ impl<P: Purpose> Writer<P> {
         let mut batch = Vec::with_capacity(MAX_BATCH);
         let mut pace = Pace::new(self.purpose.gathering_pause());
         loop {
-            self.gather(&mut pace).await;
+            if let Err(lost) = self.gather(&mut link, &mut pace).await {
+                return lost;
+            }
             self.queue.take(self.link, Instant::now(), &mut batch);
             let outcome = if batch.is_empty() {
                 self.idle(&mut link, filled).await
             } else {
-                pace.taken(Instant::now(), batch.iter().map(|call| call.made));
+                pace.taken(Instant::now(), batch.iter().map(|call| call.made).max());
                 self.write(&mut link, &mut batch).await
             };
             if let Err(lost) = outcome {
@@ -161,13 +166,18 @@ impl<P: Purpose> Writer<P> {
         }
     }
 
-    /// Lets calls gather, where one waits and more are likely to come.
-    async fn gather(&self, pace: &mut Pace) {
-        if self.queue.is_idle(self.link) {
-            return;
+    /// Lets calls gather, where some wait and more are likely to come. If the connection ends meanwhile they wait for the
+    /// next one.
+    async fn gather(&self, link: &mut Link, pace: &mut Pace) -> Result<(), Lost> {
+        let (calls, bytes) = self.queue.waiting(self.link);
+        if calls == 0 || calls >= ENOUGH || bytes >= MAX_BATCH_BYTES {
+            return Ok(());
         }
-        if let Some(until) = pace.pause(Instant::now()) {
-            sleep_until(until.into()).await;
+        let Some(until) = pace.pause(Instant::now()) else { return Ok(()) };
+        tokio::select! {
+            biased;
+            lost = link.ended() => Err(lost),
+            () = sleep_until(until.into()) => Ok(()),
         }
     }
 

@@ -25,7 +25,7 @@ mod waiting;
 /// Calls in one pipeline at most.
 pub(super) const MAX_BATCH: usize = 256;
 /// Bytes in one pipeline at most, those of its last call left aside; and likewise of the answers to it, as they are guessed.
-const MAX_BATCH_BYTES: usize = 1 << 20;
+pub(super) const MAX_BATCH_BYTES: usize = 1 << 20;
 /// How long a group waits that its owner could not take just now.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -159,6 +159,11 @@ impl<Q, A> Queue<Q, A> {
         if batch.is_empty() && *closed {
             self.drained.notify_waiters();
         }
+    }
+
+    /// How much waits at a link: calls, and bytes of those.
+    pub(super) fn waiting(&self, link: LinkId) -> (usize, usize) {
+        self.state.lock().lanes.get(&link).map_or((0, 0), |lane| (lane.calls, lane.bytes))
     }
 
     /// When the first paused group at a link is ready again.
