@@ -57,6 +57,8 @@ impl Deliver for Counter {
         }
         Delivered::Taken
     }
+
+    fn interrupted(&self) {}
 }
 
 struct Setting {

@@ -42,6 +42,8 @@ impl Deliver for Nobody {
     fn deliver(&self, _room: &str, _event: Event) -> Delivered {
         Delivered::Taken
     }
+
+    fn interrupted(&self) {}
 }
 
 /// What one round took.

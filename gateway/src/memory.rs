@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 /// How often it is looked at where half of the limit is taken. What can be allocated meanwhile has to fit above the last mark.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The same while less is taken, since a look is half of what an idle node does.
+/// The same while less is taken: nothing else wakes an idle node as often.
 const FAR: Duration = Duration::from_secs(1);
 
 /// The part of a queue's bound that is left where memory is short.
@@ -94,8 +94,8 @@ fn bound(limit: usize) -> Option<u64> {
     (all > 0).then_some(all)
 }
 
-/// Bytes the process takes. The system is asked for this alone: whatever else is known of a process costs several times as
-/// much to find, and an idle node would do little else.
+/// Bytes the process takes. The system is asked for this alone: to find whatever else is known of a process costs several
+/// times as much.
 fn resident() -> Option<u64> {
     memory_stats().map(|found| found.physical_mem as u64)
 }

@@ -200,6 +200,7 @@ async fn rooms_of_a_partition_are_asked_for_together_and_again_after_a_cut() {
         }
         until("new connections", || node.metrics.broker_reconnects.get() == 3 * round).await;
         node.until_hearing().await;
+        assert!(node.recorder.interruptions() >= 3 * usize::try_from(round).unwrap(), "each of them is told");
         node.publish_all(&rooms, word, &[&node]).await;
         let held: usize = cluster.masters().iter().map(|master| channels(master, "SHARDCHANNELS").len()).sum();
         assert_eq!(held, 2000);
@@ -241,7 +242,7 @@ async fn a_slot_on_its_way_is_published_to_and_kept_in() {
     node.until_hearing().await;
     assert!(channels(&cluster.nodes[from], "SHARDCHANNELS").is_empty());
     // This has positions compared, so that whoever missed the third is told.
-    assert_eq!(node.metrics.shards.moved.get(), 1);
+    assert_eq!((node.recorder.interruptions(), node.metrics.shards.moved.get()), (1, 1));
     assert_eq!(keep("a", 4).await, 4);
     assert_eq!(node.recorder.wait("a", 4).await, ["1", "2", "plain", "4"]);
     let history = node.broker.read("a", &EVERYTHING).wait().await.unwrap();

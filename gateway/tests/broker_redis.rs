@@ -266,6 +266,7 @@ async fn a_killed_connection_is_made_again() {
         assert_eq!(server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]), ["1"]);
         until("a new connection", || node.metrics.broker_reconnects.get() == round).await;
         node.until_hearing().await;
+        assert_eq!(node.recorder.interruptions() as u64, round, "whoever watches positions is told");
         // The publishing connection sees its end by itself: what comes after it waits for the next and succeeds.
         assert_eq!(server.command(&["CLIENT", "KILL", "TYPE", "normal"]), ["2"]);
         until("the end is seen", || server.command(&["CLIENT", "LIST", "TYPE", "normal"])[0].lines().count() == 3)
@@ -289,6 +290,19 @@ async fn what_follows_closely_is_written_after_the_pause_and_in_order() {
     assert_eq!(join_all(waiting).await, [Ok(()), Ok(()), Ok(())]);
     assert!(begin.elapsed() >= pause, "nothing is written before its end");
     assert_eq!(node.recorder.wait("a", 4).await, ["0", "1", "2", "3"]);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_for_the_end_of_a_pause_is_not_written_to_a_connection_that_ends_meanwhile() {
+    let server = RedisServer::start();
+    let node = Node::with(&RedisOptions { gathering_pause: Duration::from_secs(1), ..options(server.url()) });
+    node.subscribe("a").await.unwrap();
+    node.publish_stubbornly("a", "0").await;
+    let waiting = node.broker.publish("a", said("1")).wait();
+    assert_eq!(server.command(&["CLIENT", "KILL", "TYPE", "normal"]), ["2"]);
+    assert_eq!(waiting.await, Ok(()), "it is written to the next one");
+    assert_eq!(node.recorder.wait("a", 2).await, ["0", "1"]);
     node.stop().await;
 }
 

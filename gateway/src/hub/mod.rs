@@ -50,8 +50,9 @@ pub trait Deliver: Send + Sync + 'static {
     /// caller must wait for space before it hands over the next one.
     fn deliver(&self, room: &str, event: Event) -> Delivered;
 
-    /// Some of what was said until now may never come: the broker was not heard, or rooms have moved.
-    fn interrupted(&self) {}
+    /// Some of what was said may never come: the broker was not heard, or a room has moved. Told when the broker has
+    /// ceased to report that it hears every room, or later, so that whoever compares waits for its next report.
+    fn interrupted(&self);
 }
 
 /// What became of an event handed to [`Deliver::deliver`].

@@ -159,6 +159,7 @@ mod tests {
     //! Rooms are compared with a history of which this node hears nothing.
 
     use roomcast_shared::publication::Publication;
+    use tokio::time::timeout;
     use tokio_util::task::TaskTracker;
 
     use super::*;
@@ -186,7 +187,7 @@ mod tests {
         let delay = Duration::from_hours(40);
         let mut round = Round::new(["a", "b", "c", "d"].map(|name| hub.open(name)).into());
         for quarter in 0..4 {
-            round.began = Instant::now() - delay / 4 * quarter;
+            round.began = Instant::now() - delay / 4 * quarter - Duration::from_secs(1);
             assert_eq!(round.pause(delay), Duration::ZERO, "room {quarter} is due");
             assert_eq!((round.due(delay).len(), round.is_over(delay)), (1, false));
             assert!(round.pause(delay) > delay / 5, "room {quarter} was the only one");
@@ -208,20 +209,22 @@ mod tests {
         let hold = node.join("room").wait().await.expect("memory answers");
         let aside = hold.aside(1 << 20);
         let top = Page { since: None, limit: 0, reverse: false, meta_ttl: Duration::ZERO };
+        let watch = Watch { delay: Duration::ZERO, meta_ttl: Box::new(|_| Duration::ZERO), metrics: metrics.clone() };
+        let stop = CancellationToken::new();
+        let watching = tokio::spawn(node.clone().watch_positions(watch, stop.clone()));
+        let compared = async |times: u64| {
+            while metrics.position_checks.get() < times {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let patience = Duration::from_secs(20);
+        timeout(patience, compared(1)).await.expect("it is compared when the broker is heard first");
         let reached = node.history("room", &top).wait().await.expect("it is read").top;
         let keep = Keep { size: 10, ttl: Duration::from_mins(1), meta_ttl: Duration::ZERO };
         let append = Append { keep: Some(keep), ..Append::default() };
         node.append("room", Publication::default().into(), &append).wait().await.expect("it is kept");
-        let watch = Watch { delay: Duration::ZERO, meta_ttl: Box::new(|_| Duration::ZERO), metrics: metrics.clone() };
-        let stop = CancellationToken::new();
-        let watching = tokio::spawn(node.clone().watch_positions(watch, stop.clone()));
         node.hub.interrupted();
-        let compared = async {
-            while metrics.position_checks.get() == 0 {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), compared).await.expect("the room is compared");
+        timeout(patience, compared(2)).await.expect("it is compared after a loss, and only then");
         stop.cancel();
         watching.await.expect("it ends");
         let outbox = Arc::new(Outbox::new(Nowhere, usize::MAX));

@@ -5,7 +5,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,6 +27,7 @@ pub(crate) struct Recorder {
     arrived: Notify,
     full: Mutex<HashSet<String>>,
     space: Arc<Notify>,
+    interruptions: AtomicUsize,
 }
 
 impl Deliver for Recorder {
@@ -36,9 +40,18 @@ impl Deliver for Recorder {
         let space = Arc::clone(&self.space);
         Delivered::Full(Box::pin(async move { space.notified().await }))
     }
+
+    fn interrupted(&self) {
+        self.interruptions.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 impl Recorder {
+    /// How often the broker said that something may be missing.
+    pub(crate) fn interruptions(&self) -> usize {
+        self.interruptions.load(Ordering::SeqCst)
+    }
+
     /// The payloads of what was said in a room, in order.
     pub(crate) fn heard(&self, room: &str) -> Vec<Bytes> {
         self.said(room).into_iter().map(|said| said.publication.data).collect()
