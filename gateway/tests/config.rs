@@ -488,6 +488,23 @@ fn every_kind_of_fault_in_the_file_names_its_line_and_what_to_do() {
         ("[api]\nkey = \"\"", "api.key: is empty: give a value, or leave the setting out"),
         ("[auth]\npublic_key = \"/etc/key.pem\"", "is not PEM text: it begins with -----BEGIN PUBLIC KEY-----"),
         ("[auth]\npublic_key = \"-----BEGIN PRIVATE KEY-----\"", "is a private key"),
+        (
+            "[auth]\njwks_url = \"ftp://h/keys\"",
+            ":2: auth.jwks_url: is not the address of a web server: write https://",
+        ),
+        ("[auth]\naudience_regex = \"a(\"", ":2: auth.audience_regex: \"a(\" is no regular expression: unclosed group"),
+        ("[auth]\nissuer_regex = \"a)|(b\"", "is no regular expression: unopened group"),
+        ("[auth]\nhmac_secret_file = \"/does/not/exist\"", "auth.hmac_secret: cannot read that file: No such file"),
+        ("[api]\nkey = \"a\"\nkey_file = \"b\"", ":3: api.key: is given both as it is and as a file"),
+        ("[api]\nkey_file = 5", "is no text in quotes that names a file"),
+    ] {
+        assert_faults(&file(text), &[expected]);
+    }
+}
+
+#[test]
+fn every_kind_of_fault_in_rooms_namespaces_and_issuers_names_its_line_and_what_to_do() {
+    for (text, expected) in [
         ("[rooms]\nslow_consumer = \"drop\"", "is not one of close, resync, latest"),
         ("[rooms]\nchannel_regex = \"(\"", "is no regular expression"),
         ("[rooms]\npresense = true", ":2: rooms.presense: unknown setting; "),
@@ -504,15 +521,6 @@ fn every_kind_of_fault_in_the_file_names_its_line_and_what_to_do() {
         ("[[auth.issuers]]\nissuer = \"i\"", ":1: auth.issuers: an issuer has no name: add name"),
         ("[auth]\nissuers = 5", ":2: auth.issuers: write [[auth.issuers]], once for each of them"),
         ("[auth.issuers]\nname = \"idp\"", "write [[auth.issuers]]"),
-        (
-            "[auth]\njwks_url = \"ftp://h/keys\"",
-            ":2: auth.jwks_url: is not the address of a web server: write https://",
-        ),
-        ("[auth]\naudience_regex = \"a(\"", ":2: auth.audience_regex: \"a(\" is no regular expression: unclosed group"),
-        ("[auth]\nissuer_regex = \"a)|(b\"", "is no regular expression: unopened group"),
-        ("[auth]\nhmac_secret_file = \"/does/not/exist\"", "auth.hmac_secret: cannot read that file: No such file"),
-        ("[api]\nkey = \"a\"\nkey_file = \"b\"", ":3: api.key: is given both as it is and as a file"),
-        ("[api]\nkey_file = 5", "is no text in quotes that names a file"),
     ] {
         assert_faults(&file(text), &[expected]);
     }
@@ -658,6 +666,8 @@ fn values_that_contradict_each_other_are_faults() {
         ("websocket.message_size_limit", "0", "websocket.message_size_limit: must be more than 0"),
         ("channel.max_length", "0", "must be more than 0"),
         ("client.channel_limit", "0", "must be more than 0"),
+        ("client.pending_commands", "0", "client.pending_commands: must be more than 0"),
+        ("client.pending_commands", "1025", "client.pending_commands: 1025 is too many: write 1024 or fewer"),
         ("redis.io_timeout", "0s", "must be more than 0"),
         ("redis.gathering_pause", "101ms", "redis.gathering_pause: must be 100ms at most"),
         ("redis.prefix", "a b", "must not contain blanks"),
@@ -668,6 +678,7 @@ fn values_that_contradict_each_other_are_faults() {
         assert_faults(&flag(path, value), &[expected]);
     }
     assert!(flag("client.ping_interval", "0s").load().settings.client.ping_interval.is_zero());
+    assert_eq!(flag("client.pending_commands", "1024").load().settings.client.pending_commands, 1024);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::{
 /// What is left at least of the time to stop when the last client was closed, so that it is told so.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// What comes back from Redis is not looked at during a pause.
+/// Nobody would wait longer for what a pause spares.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Timers that every connection has count milliseconds in four bytes.
@@ -27,6 +27,9 @@ const LONGEST_TIMER: Duration = Duration::from_hours(49 * 24);
 
 /// Partitions of a cluster at most: with more of them a partition is hardly more than a slot.
 const MOST_PARTITIONS: u32 = 4096;
+
+/// Commands of one client that may wait, at most: all of them are asked each time that one is answered.
+const MOST_PENDING: u32 = 1024;
 
 /// Checks what was read as a whole and completes it.
 pub(super) fn finish(mut loader: Loader, checks: &[Check]) -> Result<Loaded, Faults> {
@@ -122,6 +125,10 @@ fn limits(settings: &Settings) -> Vec<(&'static str, String)> {
             let message = "begins with a namespace that is not among [[namespaces]]".to_owned();
             found.push(("client.personal_room_name", message));
         }
+    }
+    if client.pending_commands > MOST_PENDING {
+        let message = format!("{} is too many: write {MOST_PENDING} or fewer", client.pending_commands);
+        found.push(("client.pending_commands", message));
     }
     if shutdown.timeout < shutdown.delay + shutdown.drain + LAST_WORDS {
         found.push((

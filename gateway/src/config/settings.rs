@@ -116,7 +116,7 @@ section! {
         user_connection_limit: u32 = "0",
         /// Connections of one user to all nodes that share a Redis (3504); 0 for no limit. Anonymous users are not counted.
         user_cluster_connection_limit: u32 = "0",
-        /// Commands of one client that may wait for the broker at a time; what follows is read when one is answered.
+        /// Commands of one client that may wait for the broker at a time, 1024 at most; what follows is read when one is answered.
         pending_commands: u32 = "128",
         /// No token needed and every command allowed, for trying things out; on loopback addresses only. Not development
         /// mode: the page and the server API stay off unless they are set.
@@ -235,8 +235,9 @@ section! {
         /// Publications that may wait to be written to Redis, for instance while it is not connected.
         publish_queue: u32 = "65536",
         /// How long after a write to Redis the next one follows where publications come on and on: they go together, which
-        /// spares about half of the processor time of many small rooms, and take up to 1 ms more. Single ones and those who
-        /// wait for each answer are not held up. 0s for never, 100ms at most.
+        /// spares about half of the processor time of many small rooms. They take up to this and a millisecond longer; what
+        /// comes after a while does not, and who waits for each answer before the next call hardly does. 0s for never,
+        /// 100ms at most.
         gathering_pause: Duration = "500us",
     }
 }

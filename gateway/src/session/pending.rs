@@ -95,6 +95,9 @@ impl Pending {
         Some(here.fold(first, |all, one| if all == Busy::Publishing { one } else { all }))
     }
 
+    /// What is done, one after the other; `None` where nothing waits. It has to be called until it says `Pending` or `None`:
+    /// until then the commands before the one that was done are not asked again, so that whoever stops earlier would not
+    /// hear of them when the task is woken next.
     pub(super) fn poll_next(&mut self, task: &mut Context<'_>) -> Poll<Option<Done>> {
         if self.waiting.is_empty() {
             return Poll::Ready(None);
@@ -172,5 +175,31 @@ mod tests {
         assert!(commands.poll_next(&mut task).is_pending());
         drop(std::mem::take(&mut commands.waiting));
         assert!(matches!(commands.poll_next(&mut task), Poll::Ready(None)));
+    }
+
+    /// What is done while another one is being answered calls the task, which then has to ask it.
+    #[test]
+    fn who_goes_on_until_nothing_is_done_misses_nobody() {
+        let (task, mut commands) = (Arc::new(Task::default()), Pending::default());
+        let waker = Waker::from(task.clone());
+        let mut context = Context::from_waker(&waker);
+        let (done, first) = tokio::sync::oneshot::channel();
+        commands.start("a", Busy::Leaving, async move { Done::Left { id: first.await.unwrap_or(0) } });
+        commands.start("b", Busy::Leaving, ready(Done::Left { id: 2 }));
+        let (mut heard, mut done) = (Vec::new(), Some(done));
+        let mut turn = |commands: &mut Pending| {
+            while let Some(id) = left(&commands.poll_next(&mut context)) {
+                heard.push(id);
+                if let Some(done) = done.take() {
+                    done.send(1).expect("it is waited for");
+                }
+            }
+            assert_eq!(commands.asked, 0, "the next turn begins with the first");
+        };
+        turn(&mut commands);
+        while task.0.swap(false, Ordering::SeqCst) {
+            turn(&mut commands);
+        }
+        assert_eq!(heard, [2, 1]);
     }
 }
