@@ -53,8 +53,17 @@ fn assert_answer(what: &str, answer: &str, expected: &str) {
 /// The claim with a value, and what is said of it in a connection token and in a subscription token; empty: accepted.
 type Row = (&'static str, Value, &'static str, &'static str);
 
-fn matrix() -> Vec<Row> {
-    let deep: Value = serde_json::from_str(&format!("{}1{}", "[".repeat(120), "]".repeat(120))).unwrap();
+fn matrix() -> impl Iterator<Item = Row> {
+    registered().into_iter().chain(of_what_is_known_of_a_client()).chain(of_rooms())
+}
+
+/// A payload that is nested nearly as deep as may be.
+fn deep() -> Value {
+    serde_json::from_str(&format!("{}1{}", "[".repeat(120), "]".repeat(120))).unwrap()
+}
+
+/// Whose token it is, for whom, and when.
+fn registered() -> Vec<Row> {
     let text = "expected a string";
     vec![
         ("sub", json!("u1"), "", ""),
@@ -82,11 +91,25 @@ fn matrix() -> Vec<Row> {
         ("aud", json!({}), "claim `aud`", "claim `aud`"),
         ("iss", json!("anybody"), "", ""),
         ("iss", json!(true), "claim `iss`", "claim `iss`"),
+    ]
+}
+
+/// What is said of a client, and what is passed over.
+fn of_what_is_known_of_a_client() -> Vec<Row> {
+    vec![
         ("info", json!({"name": "Ann"}), "", ""),
         ("info", json!(null), "", ""),
-        ("info", deep.clone(), "", ""),
+        ("info", deep(), "", ""),
         ("b64info", json!("AP8="), "", ""),
         ("b64info", json!("?"), "claim `b64info`", "claim `b64info`"),
+        ("meta", json!({"shard": 3}), "", ""),
+        ("unheard-of", json!([{"x": null}]), "", ""),
+    ]
+}
+
+/// Which rooms a token opens, and how.
+fn of_rooms() -> Vec<Row> {
+    vec![
         ("channel", json!("$board"), "claim `channel` is for subscription tokens", ""),
         ("channel", json!(""), "", "claim `channel` is missing"),
         ("channel", json!(null), "", "claim `channel` is missing"),
@@ -94,7 +117,7 @@ fn matrix() -> Vec<Row> {
         ("client", json!("c1"), "", ""),
         ("client", json!(1), "", "claim `client`"),
         ("data", json!({"seat": 1}), "", ""),
-        ("data", deep, "", ""),
+        ("data", deep(), "", ""),
         ("b64data", json!("Ag=="), "", ""),
         ("b64data", json!("%"), "", "claim `b64data`"),
         ("override", json!({"presence": {"value": true}}), "", ""),
@@ -107,7 +130,6 @@ fn matrix() -> Vec<Row> {
         ("subs", json!({"a": {"info": 1, "override": {"join_leave": {"value": false}}}}), "", ""),
         ("subs", json!(["a"]), "claim `subs`", ""),
         ("subs", json!({"a": {"b64data": 1}}), "claim `subs`", ""),
-        ("meta", json!({"shard": 3}), "", ""),
         ("caps", json!([{"channels": ["news"], "allow": ["sub"]}]), "", ""),
         (
             "caps",
@@ -118,7 +140,6 @@ fn matrix() -> Vec<Row> {
         ("caps", json!([{"channels": ["a"], "allow": ["all"]}]), "claim `caps`: \"all\" is none of", ""),
         ("caps", json!(vec![json!({"channels": ["a"], "allow": []}); 65]), "claim `caps`: 65 entries; at most 64", ""),
         ("caps", json!({}), "claim `caps`", ""),
-        ("unheard-of", json!([{"x": null}]), "", ""),
     ]
 }
 
