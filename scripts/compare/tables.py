@@ -19,6 +19,7 @@ class Run:
         self.server = whole["name"]
         self.load = whole["load"]
         self.figures = whole["figures"]
+        self.warnings = whole["warnings"]
 
     def figure(self, *names):
         """None where it was not measured."""
@@ -31,6 +32,7 @@ class Run:
         """What was not done, or was done wrong, and how often."""
         found = self.figures
         counts = {name.replace("_", " "): found["deliveries"][name] for name in ("lost", "doubled", "out_of_order", "misrouted")}
+        counts["not connected"] = max(0, self.load["clients"] - found["connected"])
         counts["connects refused"] = sum(found["connect_errors"].values())
         counts["closed"] = sum(found["disconnects"].values())
         counts["publishes refused"] = sum(found["publish_errors"].values())
@@ -38,6 +40,11 @@ class Run:
         counts["unsent"] = found["unsent"]
         counts["processes ended"] = len(found["gone"])
         return {name: count for name, count in counts.items() if count}
+
+    def disturbed(self):
+        """Whether the load tool itself had too little time, where it is asked for no more than it can do."""
+        told = any("generator" in warning or "workers used" in warning for warning in self.warnings)
+        return told and self.comparison not in OVERLOADS
 
     def faults(self):
         return {name: count for name, count in self.undone().items() if name != "unsent" or self.comparison not in OVERLOADS}
@@ -107,7 +114,12 @@ def written(run, names, write):
 def verdict(found, names, asked):
     """What was asked, as a text, and whether it holds. Whoever left something undone has won nothing."""
     guilty = [server for server, some in found.items() if any(run.faults() for run in some)]
-    guilt = f"NOT ALL DONE by {', '.join(guilty)}" if guilty else ""
+    disturbed = [server for server, some in found.items() if any(run.disturbed() for run in some)]
+    guilt = "; ".join(
+        f"{what} {', '.join(servers)}"
+        for what, servers in [("NOT ALL DONE by", guilty), ("THE LOAD TOOL WAS BUSY with", disturbed)]
+        if servers
+    )
     if not asked:
         return guilt, True
     server, least, times = asked
@@ -116,8 +128,8 @@ def verdict(found, names, asked):
     if not ours or not theirs:
         return "; ".join(filter(None, [f"not measured (bound: {least} {times} × {server}) MISSED", guilt])), False
     ratio = ours / theirs
-    # A bare loop that could not send what was asked is no measure.
-    honest = "roomcast" not in guilty and not (server == "floor" and "floor" in guilty)
+    # A bare loop that could not send what was asked is no measure, nor is who was measured by a tool that had no time.
+    honest = "roomcast" not in guilty and not (server == "floor" and "floor" in guilty) and server not in disturbed
     holds = (ratio <= times if least == "<=" else ratio >= times) and honest
     of = " (means)" if len(found["roomcast"]) > 1 else ""
     text = f"{ratio:.2f} × {server}{of} (bound: {least} {times}){'' if holds else ' MISSED'}"

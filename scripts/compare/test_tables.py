@@ -18,7 +18,7 @@ class Tables(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
 
-    def report(self, comparison, run, name, cpu=1000, rate=1000, deliveries=(), **figures):
+    def report(self, comparison, run, name, cpu=1000, rate=1000, deliveries=(), warnings=(), **figures):
         good = {
             "server": {"cpu_per_delivery": cpu},
             "delivery": {"p99": 1_000_000},
@@ -27,8 +27,9 @@ class Tables(unittest.TestCase):
             "unanswered": 0,
             "unsent": 0,
             "gone": [],
+            "connected": 1001,
         } | {name: {} for name in ("connect_errors", "disconnects", "publish_errors")}
-        whole = {"name": name, "load": {"clients": 1000, "rooms": 500}, "figures": good | figures}
+        whole = {"name": name, "load": {"clients": 1000, "rooms": 500}, "figures": good | figures, "warnings": list(warnings)}
         (self.folder / f"{comparison}.{run}.{name}.json").write_text(json.dumps(whole))
 
     def rows(self, *wanted):
@@ -52,6 +53,7 @@ class Tables(unittest.TestCase):
             ({"unanswered": 1}, "1 unanswered"),
             ({"publish_errors": {"100": 3}}, "3 publishes refused"),
             ({"disconnects": {"3008": 4}}, "4 closed"),
+            ({"connected": 990}, "10 not connected"),
         ]
         self.report("chat", 2, "centrifugo", cpu=100_000)
         for figures, told in faults:
@@ -68,6 +70,17 @@ class Tables(unittest.TestCase):
         self.assertEqual(code, 0)
         self.assertIn("100.00 µs (9 lost) |", row)
         self.assertIn("0.10 × centrifugo (bound: <= 0.5); NOT ALL DONE by centrifugo |", row)
+
+    def test_who_was_measured_by_a_busy_tool_is_no_measure(self):
+        late = ["one publish in a hundred was sent 3 ms or more after its time by the generator"]
+        self.report("chat", 1, "roomcast", cpu=10_000)
+        self.report("chat", 2, "centrifugo", cpu=100_000, warnings=late)
+        code, [row, _] = self.rows("chat")
+        self.assertEqual(code, 99)
+        self.assertIn("MISSED; THE LOAD TOOL WAS BUSY with centrifugo", row)
+        self.report("saturation", 1, "centrifugo", rate=100, warnings=late)
+        self.report("saturation", 2, "roomcast", rate=1000)
+        self.assertEqual(self.rows("saturation")[0], 0, "it is asked for more than anybody can do")
 
     def test_a_bare_loop_that_was_not_kept_busy_is_no_measure(self):
         self.report("fanout", 1, "floor", cpu=6_000)
