@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use roomcast::{
-    app,
+    app::{self, Log},
     cli::{self, Action, Outcome},
     config::{Loaded, Sources},
 };
@@ -21,11 +21,17 @@ fn main() -> ExitCode {
 }
 
 fn serve(loaded: Loaded, sources: Sources) -> Outcome {
+    // Before the runtime and until it has gone, so that whatever happens within is logged.
+    let log = match Log::start(&loaded.settings.log) {
+        Ok(log) => log,
+        Err(error) => return Outcome::failure(format!("roomcast: cannot log to the standard error: {error}\n")),
+    };
     let served = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(app::serve(loaded, sources)));
+        .and_then(|runtime| runtime.block_on(app::serve(loaded, sources, &log)));
+    log.end();
     match served {
         Ok(()) => Outcome::success(String::new()),
         Err(error) => Outcome::failure(format!("roomcast: {error:#}\n")),

@@ -84,6 +84,8 @@ pub struct Metrics {
     pub memory_limit: IntGauge,
     /// `roomcast_shedding`: 1 while no new client is let in because memory is short.
     pub shedding: IntGauge,
+    /// `roomcast_log_lines_lost_total`: lines of the log that could not be written, or not in time.
+    pub log_lines_lost: IntCounter,
     /// `roomcast_draining`: 1 from the first signal until the node ends.
     pub draining: IntGauge,
 }
@@ -142,6 +144,7 @@ impl Metrics {
             hook_breaker_open: gauges(r, "hook_breaker_open", "Addresses of a hook not asked at present.", &["hook"]),
             memory_limit: gauge(r, "memory_limit_bytes", "Memory the process may take."),
             shedding: gauge(r, "shedding", "1 while no new client is let in because memory is short."),
+            log_lines_lost: counter(r, "log_lines_lost_total", "Lines of the log that could not be written in time."),
             draining: gauge(r, "draining", "1 from the first signal until the node ends."),
             registry,
         }

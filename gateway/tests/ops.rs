@@ -193,6 +193,7 @@ async fn what_clients_do_is_counted() {
         ("roomcast_api_requests_total{method=\"publish\",result=\"ok\"}", 2.0),
         ("roomcast_api_requests_total{method=\"publish\",result=\"error\"}", 1.0),
         ("roomcast_broker_connected", 1.0),
+        ("roomcast_log_lines_lost_total", 0.0),
         ("roomcast_draining", 0.0),
     ] {
         assert_eq!(page.get(series), value, "{series}");

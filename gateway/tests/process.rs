@@ -5,7 +5,7 @@ mod common;
 use std::{
     io::{BufRead, BufReader, Read},
     net::{SocketAddr, TcpListener},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStderr, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -28,18 +28,23 @@ impl Process {
         Self::spawn(Command::new(env!("CARGO_BIN_EXE_roomcast")), environment)
     }
 
-    fn spawn(mut command: Command, environment: &[(&str, &str)]) -> Self {
-        let quick = [
-            ("ROOMCAST_LISTEN", "127.0.0.1:0"),
-            ("ROOMCAST_INTERNAL_LISTEN", "127.0.0.1:0"),
-            ("ROOMCAST_SHUTDOWN_DELAY", "100ms"),
-            ("ROOMCAST_SHUTDOWN_DRAIN", "0s"),
-        ];
-        command.env_clear().envs(quick).envs(environment.iter().copied());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary is built");
+    fn spawn(command: Command, environment: &[(&str, &str)]) -> Self {
+        let mut child = launch(command, environment);
         let out = gather(child.stdout.take().expect("it is piped"));
         let err = gather(child.stderr.take().expect("it is piped"));
         Self { child, out, err }
+    }
+
+    /// Starts one whose log is read until it listens, and then no more.
+    fn start_unread(environment: &[(&str, &str)]) -> (Self, BufReader<ChildStderr>) {
+        let mut child = launch(Command::new(env!("CARGO_BIN_EXE_roomcast")), environment);
+        let out = gather(child.stdout.take().expect("it is piped"));
+        let mut err = BufReader::new(child.stderr.take().expect("it is piped"));
+        let mut read = String::new();
+        while !read.contains("\"listening\"") {
+            assert!(err.read_line(&mut read).expect("a log of text") > 0, "it does not start: {read}");
+        }
+        (Self { child, out, err: Arc::new(Mutex::new(read)) }, err)
     }
 
     fn out(&self) -> String {
@@ -104,6 +109,17 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn launch(mut command: Command, environment: &[(&str, &str)]) -> Child {
+    let quick = [
+        ("ROOMCAST_LISTEN", "127.0.0.1:0"),
+        ("ROOMCAST_INTERNAL_LISTEN", "127.0.0.1:0"),
+        ("ROOMCAST_SHUTDOWN_DELAY", "100ms"),
+        ("ROOMCAST_SHUTDOWN_DRAIN", "0s"),
+    ];
+    command.env_clear().envs(quick).envs(environment.iter().copied());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary is built")
 }
 
 fn gather(from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
@@ -260,6 +276,40 @@ async fn the_log_is_json_where_nobody_reads_it_and_pretty_where_asked_for() {
     process.signal("TERM");
     let _ = process.child.wait();
     assert_eq!(process.err(), "");
+}
+
+/// A line that is written while it is logged stops the thread that logs, and soon every thread of the node.
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_up_nobody() {
+    let (mut process, mut log) = Process::start_unread(&[
+        WITH_KEY,
+        ("ROOMCAST_LOG_LEVEL", "debug"),
+        ("ROOMCAST_ROOMS_ALLOW_SUBSCRIBE_FOR_CLIENT", "true"),
+        ("ROOMCAST_ROOMS_ALLOW_PUBLISH_FOR_CLIENT", "true"),
+    ]);
+    let (clients, internal) = process.listens().await;
+    let mut listener = Client::subscribed(clients, "ben", "room").await;
+    // The end of each is a line with the user's name, and a pipe holds 64 KB.
+    let user = "u".repeat(1000);
+    for _ in 0..100 {
+        drop(Client::connected(clients, &user).await);
+    }
+    let mut client = Client::connected(clients, "ann").await;
+    client.publish("room", &json!("heard")).await;
+    assert_eq!(listener.hear("room").await, json!("heard"));
+    let begin = Instant::now();
+    while !http::request(internal, "GET", "/metrics", &[], b"").await.1.contains("\nroomcast_connections 2\n") {
+        assert!(begin.elapsed() < PATIENCE, "their ends are noticed");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(http::request(internal, "GET", "/readyz", &[], b"").await.0, 200);
+    drop((client, listener));
+    process.signal("TERM");
+    assert_eq!(process.ended().await, 0);
+    let mut unread = Vec::new();
+    log.read_to_end(&mut unread).expect("it was written");
+    // What a pipe holds depends on how its pages are filled.
+    assert!((32 * 1024..100_000).contains(&unread.len()), "the pipe was full: {} bytes", unread.len());
 }
 
 /// Sends things that carry this mark wherever a client or a backend may put it.

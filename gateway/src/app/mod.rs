@@ -35,6 +35,7 @@ mod reload;
 mod signals;
 mod token;
 
+pub use log::Log;
 use reload::Reload;
 use signals::Signals;
 
@@ -47,12 +48,11 @@ pub struct Running {
     stoppable: Stoppable,
 }
 
-/// Runs a node until a signal tells it to stop.
+/// Runs a node until a signal tells it to stop, with its log, which whoever started it has to end.
 ///
 /// # Errors
 /// The node could not start, for instance because an address is taken.
-pub async fn serve(loaded: Loaded, sources: Sources) -> anyhow::Result<()> {
-    log::init(&loaded.settings.log);
+pub async fn serve(loaded: Loaded, sources: Sources, log: &Log) -> anyhow::Result<()> {
     for note in &loaded.notes {
         tracing::info!("{note}");
     }
@@ -66,8 +66,9 @@ pub async fn serve(loaded: Loaded, sources: Sources) -> anyhow::Result<()> {
         banner::print(&loaded.settings, running.clients);
     }
     running.reload_from(sources, loaded, hangup);
+    running.count_lost_lines(log.clone());
     signals.next().await;
-    signals.end_at_the_next();
+    signals.end_at_the_next(log.clone());
     running.stop().await;
     Ok(())
 }
@@ -154,6 +155,12 @@ impl Running {
         let Stoppable { context, services, serving, .. } = &self.stoppable;
         let reload = Reload::new(sources, loaded, context.clone(), hangup);
         services.spawn(reload.run(serving.clone()));
+    }
+
+    /// From now on counts the lines of the log that are lost.
+    fn count_lost_lines(&self, log: Log) {
+        let Stoppable { context, services, serving, .. } = &self.stoppable;
+        services.spawn(log.count_lost(context.metrics.log_lines_lost.clone(), serving.clone()));
     }
 
     /// Stops the node as a signal would, and returns when every task has ended.

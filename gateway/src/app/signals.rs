@@ -3,6 +3,8 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::Log;
+
 /// SIGTERM and SIGINT. From its making on none of them is missed.
 pub(super) struct Signals {
     terminate: Signal,
@@ -35,10 +37,11 @@ impl Signals {
     }
 
     /// From now on a signal ends the process at once.
-    pub(super) fn end_at_the_next(mut self) {
+    pub(super) fn end_at_the_next(mut self, log: Log) {
         tokio::spawn(async move {
             self.next().await;
             tracing::warn!("a second signal: ending at once");
+            log.end();
             std::process::exit(1);
         });
     }

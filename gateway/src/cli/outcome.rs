@@ -37,11 +37,16 @@ impl Outcome {
 
     /// Prints both texts. A reader that has gone away, such as `head`, is no fault.
     pub fn print(&self) -> ExitCode {
-        let out = io::stdout().write_all(self.stdout.as_bytes());
-        let err = io::stderr().write_all(self.stderr.as_bytes());
+        let out = write(&self.stdout, io::stdout);
+        let err = write(&self.stderr, io::stderr);
         match out.and(err) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
             _ => ExitCode::from(self.code),
         }
     }
+}
+
+/// Writes a text if there is one: who has nothing to say does not wait for a pipe that nobody reads.
+fn write<W: Write>(text: &str, to: impl FnOnce() -> W) -> io::Result<()> {
+    if text.is_empty() { Ok(()) } else { to().write_all(text.as_bytes()) }
 }
