@@ -15,8 +15,11 @@ use tokio_util::sync::CancellationToken;
 /// How often it is looked at where half of the limit is taken. What can be allocated meanwhile has to fit above the last mark.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The same while less is taken: nothing else wakes an idle node as often.
-const FAR: Duration = Duration::from_secs(1);
+/// The same while less is taken, at least and at most: nothing else wakes an idle node as often.
+const FAR: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+
+/// Bytes that may be taken in a second at the most, by far: so long it takes until half of the limit is.
+const FASTEST: u64 = 1 << 30;
 
 /// The part of a queue's bound that is left where memory is short.
 const LEFT: usize = 8;
@@ -69,9 +72,7 @@ pub async fn watch(limit: usize, gauges: Gauges, stop: CancellationToken) {
     while stop.run_until_cancelled(sleep(pause)).await.is_some() {
         pause = LOOK;
         let Some(used) = resident() else { continue };
-        if used < limit / 2 {
-            pause = FAR;
-        }
+        pause = pause_at(used, limit);
         let (before, now) = (level(), next(level(), used, limit));
         LEVEL.store(now as u8, Ordering::Relaxed);
         gauges.shedding.set(i64::from(now > Level::Calm));
@@ -98,6 +99,14 @@ fn bound(limit: usize) -> Option<u64> {
 /// times as much.
 fn resident() -> Option<u64> {
     memory_stats().map(|found| found.physical_mem as u64)
+}
+
+/// How long until the next look.
+fn pause_at(used: u64, limit: u64) -> Duration {
+    match (limit / 2).checked_sub(used) {
+        None | Some(0) => LOOK,
+        Some(spare) => Duration::from_secs(spare / FASTEST).clamp(FAR.0, FAR.1),
+    }
 }
 
 /// Each level begins at a mark and ends five parts in a hundred below it, so that it does not come and go.
@@ -151,6 +160,14 @@ mod tests {
             level = next(level, used, 100);
             assert_eq!(level, expected, "at {used}");
         }
+    }
+
+    #[test]
+    fn looks_are_rare_where_much_is_left() {
+        for (used, limit, seconds) in [(10 << 20, 64 << 20, 1), (1 << 30, 8 << 30, 3), (1 << 30, 64 << 30, 5)] {
+            assert_eq!(pause_at(used, limit), Duration::from_secs(seconds), "{used} of {limit}");
+        }
+        assert_eq!((pause_at(32, 64), pause_at(64, 64)), (LOOK, LOOK));
     }
 
     #[test]
