@@ -254,8 +254,9 @@ async fn a_key_that_is_rotated_is_found_without_a_restart() {
     let unknown = Pair::new("p256", "1999").token();
     assert!(refusal(&verifier, &unknown).is_temporary());
     until("the set without the old key", || verifier.verify(&old.token()).is_err()).await;
-    until("the end of patience", || !refusal(&verifier, &old.token()).is_temporary()).await;
-    assert_eq!(refusal(&verifier, &old.token()), TokenError::UnknownKid { kid: "2025".to_owned() });
+    // Asked once more a moment later, the set may be too old to tell.
+    let unknown = TokenError::UnknownKid { kid: "2025".to_owned() };
+    until("the end of patience", || refusal(&verifier, &old.token()) == unknown).await;
     assert!(verifier.verify(&new.token()).is_ok());
     keeping.abort();
 }

@@ -304,11 +304,16 @@ async fn api(node: Address, method: &str, body: &Value) -> (u16, Value) {
     (status, serde_json::from_str(&text).unwrap_or_default())
 }
 
-/// Nobody was told anything.
+/// Nobody was told anything. Clients that cut their own connections may be away for longer than a short history reaches, on a
+/// machine that is busy, and that they were is asked of each of them when it is told.
 fn assert_undisturbed(ledger: &Ledger) {
-    for what in
-        ["plain rooms, connections ended", "connections ended", "unsubscribed", "told that", "subscribe refused"]
-    {
+    for what in [
+        "plain rooms, connections ended",
+        "connections ended",
+        "unsubscribed",
+        "told that history is gone: another epoch",
+        "subscribe refused",
+    ] {
         assert_eq!(ledger.counted_all(what), 0, "{}", ledger.tally());
     }
     assert_eq!(ledger.counted("publications tried again"), 0, "{}", ledger.tally());
