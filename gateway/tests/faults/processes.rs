@@ -317,4 +317,6 @@ fn assert_undisturbed(ledger: &Ledger) {
         assert_eq!(ledger.counted_all(what), 0, "{}", ledger.tally());
     }
     assert_eq!(ledger.counted("publications tried again"), 0, "{}", ledger.tally());
+    let (gone, cut) = (ledger.counted_all("told that"), ledger.counted("connections cut"));
+    assert!(gone <= cut, "only those who were away: {}", ledger.tally());
 }
