@@ -29,6 +29,7 @@ use crate::{
 
 mod banner;
 mod files;
+mod lines;
 mod log;
 mod playground;
 mod reload;
