@@ -1,6 +1,6 @@
 //! The binary: what was asked for, done, and an exit code. 0 is success, 64 a fault in settings or usage, 1 anything else.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use roomcast::{
     app::{self, Log},
@@ -11,6 +11,10 @@ use roomcast::{
 /// Returns free pages quickly, and keeps few arenas, so that memory follows the number of connections.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// How long the end of a node waits for calls that may never return, such as one of the resolver. Signals do not end the
+/// process any more by then.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let outcome = match cli::run(std::env::args_os(), std::env::vars_os().collect()) {
@@ -26,11 +30,14 @@ fn serve(loaded: Loaded, sources: Sources) -> Outcome {
         Ok(log) => log,
         Err(error) => return Outcome::failure(format!("roomcast: cannot log to the standard error: {error}\n")),
     };
-    let served = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(app::serve(loaded, sources, &log)));
+    let served =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from).and_then(
+            |runtime| {
+                let served = runtime.block_on(app::serve(loaded, sources, &log));
+                runtime.shutdown_timeout(PATIENCE);
+                served
+            },
+        );
     log.end();
     match served {
         Ok(()) => Outcome::success(String::new()),

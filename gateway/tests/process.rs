@@ -3,6 +3,7 @@
 mod common;
 
 use std::{
+    fs::{self, File},
     io::{BufRead, BufReader, Read},
     net::{SocketAddr, TcpListener},
     process::{Child, ChildStderr, Command, Stdio},
@@ -312,6 +313,27 @@ async fn a_log_that_nobody_reads_holds_up_nobody() {
     assert!((32 * 1024..100_000).contains(&unread.len()), "the pipe was full: {} bytes", unread.len());
 }
 
+/// A pipe in place of the settings file stands for a name server that never answers: both hold a thread for blocking calls.
+#[tokio::test]
+async fn a_blocking_call_that_never_returns_does_not_keep_it() {
+    let folder = tempfile::tempdir().expect("a directory for temporary files");
+    let (file, pipe) = (folder.path().join("roomcast.toml"), folder.path().join("pipe"));
+    fs::write(&file, "").expect("it can be written");
+    let path = file.to_str().expect("a path in UTF-8");
+    let mut process = Process::start(&[WITH_KEY, ("ROOMCAST_CONFIG", path), ("ROOMCAST_RELOAD", "true")]);
+    process.listens().await;
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo is installed").success());
+    fs::rename(&pipe, &file).expect("one file system");
+    // Opens once the other end is, and has it wait for words that do not come.
+    let (opened, opens) = tokio::sync::oneshot::channel();
+    thread::spawn(move || opened.send(File::options().write(true).open(file)));
+    let opens = tokio::time::timeout(PATIENCE, opens).await.expect("the settings are read again");
+    let _silent = opens.expect("it opens").expect("a pipe");
+    process.signal("TERM");
+    assert_eq!(process.ended().await, 0);
+    process.logged("stopped").await;
+}
+
 /// Sends things that carry this mark wherever a client or a backend may put it.
 async fn say_everywhere(clients: SocketAddr, internal: SocketAddr, mark: &str, bad_tokens: &[String]) {
     let mut listener = Client::subscribed(clients, "ben", "room").await;
@@ -417,7 +439,7 @@ async fn the_limit_of_open_files_is_raised_and_told() {
     command.args(["-c", "ulimit -Sn 256; ulimit -Hn 4096; exec \"$0\"", env!("CARGO_BIN_EXE_roomcast")]);
     let mut process = Process::spawn(command, &[WITH_KEY]);
     assert_eq!(process.logged("open files").await["limit"], 4096);
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.child.id())).expect("it runs");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", process.child.id())).expect("it runs");
     let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("Linux has it");
     assert_eq!(line.split_whitespace().nth(3), Some("4096"), "{line}");
 }
