@@ -1,6 +1,10 @@
 //! The binary: what was asked for, done, and an exit code. 0 is success, 64 a fault in settings or usage, 1 anything else.
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    panic::{self, AssertUnwindSafe},
+    process::ExitCode,
+    time::Duration,
+};
 
 use roomcast::{
     app::{self, Log},
@@ -30,17 +34,19 @@ fn serve(loaded: Loaded, sources: Sources) -> Outcome {
         Ok(log) => log,
         Err(error) => return Outcome::failure(format!("roomcast: cannot log to the standard error: {error}\n")),
     };
-    let served =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from).and_then(
-            |runtime| {
-                let served = runtime.block_on(app::serve(loaded, sources, &log));
-                runtime.shutdown_timeout(PATIENCE);
-                served
-            },
-        );
+    let mut runtime = None;
+    // A panic of this thread is in the log, which is written and ended as after any other fault.
+    let served = panic::catch_unwind(AssertUnwindSafe(|| {
+        let runtime = runtime.insert(tokio::runtime::Builder::new_multi_thread().enable_all().build()?);
+        runtime.block_on(app::serve(loaded, sources, &log))
+    }));
+    if let Some(runtime) = runtime {
+        runtime.shutdown_timeout(PATIENCE);
+    }
     log.end();
     match served {
-        Ok(()) => Outcome::success(String::new()),
-        Err(error) => Outcome::failure(format!("roomcast: {error:#}\n")),
+        Ok(Ok(())) => Outcome::success(String::new()),
+        Ok(Err(error)) => Outcome::failure(format!("roomcast: {error:#}\n")),
+        Err(_) => Outcome::failure("roomcast: ended by a panic, which is in the log\n".to_owned()),
     }
 }

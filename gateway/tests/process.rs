@@ -313,6 +313,28 @@ async fn a_log_that_nobody_reads_holds_up_nobody() {
     assert!((32 * 1024..100_000).contains(&unread.len()), "the pipe was full: {} bytes", unread.len());
 }
 
+/// Has the runtime panic while it is made, on the main thread.
+const PANIC: (&str, &str) = ("TOKIO_WORKER_THREADS", "none");
+
+#[tokio::test]
+async fn a_panic_is_a_line_of_the_log() {
+    for asked in ["0", "1"] {
+        let mut process = Process::start(&[WITH_KEY, PANIC, ("RUST_BACKTRACE", asked)]);
+        let last = "roomcast: ended by a panic, which is in the log\n";
+        process.until(last, |process| process.err().ends_with(last).then_some(())).await;
+        assert_eq!(process.ended().await, 1);
+        let err = process.err();
+        let line = err.strip_suffix(last).and_then(|log| log.lines().next_back()).expect("a line before it");
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"));
+        assert_eq!(line["level"], "ERROR");
+        let message = line["message"].as_str().expect("a text");
+        assert!(message.starts_with("panicked: ") && message.contains(PANIC.0), "{line}");
+        assert_eq!(line["thread"], "main");
+        assert!(line["location"].as_str().is_some_and(|place| place.contains(".rs:")), "{line}");
+        assert_eq!(line["backtrace"].is_string(), asked == "1", "{line}");
+    }
+}
+
 /// A pipe in place of the settings file stands for a name server that never answers: both hold a thread for blocking calls.
 #[tokio::test]
 async fn a_blocking_call_that_never_returns_does_not_keep_it() {

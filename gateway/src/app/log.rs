@@ -2,16 +2,20 @@
 //! nothing the node does ever waits for whoever reads it.
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     fs::File,
     io::{self, IsTerminal},
     os::fd::AsFd,
+    panic::{self, PanicHookInfo},
     sync::Arc,
+    thread,
     time::Duration,
 };
 
 use prometheus::IntCounter;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tracing::field::display;
 use tracing_subscriber::{EnvFilter, fmt};
 
 use super::lines::Lines;
@@ -31,8 +35,8 @@ const LOOK: Duration = Duration::from_secs(5);
 pub struct Log(Arc<Lines>);
 
 impl Log {
-    /// Starts logging to the standard error. Libraries speak from `warn` on, whatever the level. [`Log::end`] has to be
-    /// called before the process ends.
+    /// Starts logging to the standard error, panics included. Libraries speak from `warn` on, whatever the level.
+    /// [`Log::end`] has to be called before the process ends.
     ///
     /// # Errors
     /// There are no more open files or threads.
@@ -50,6 +54,8 @@ impl Log {
         };
         // A second log of one process goes where the first one does.
         let _ = if pretty { lines.try_init() } else { lines.json().flatten_event(true).try_init() };
+        // The library's own would write from the thread that panics, and have it wait for the reader with all that it holds.
+        panic::set_hook(Box::new(say));
         Ok(Self(log))
     }
 
@@ -78,6 +84,15 @@ impl Log {
     pub fn end(&self) {
         self.0.flush(FLUSH);
     }
+}
+
+/// Says a panic in the log, with the way to it where `RUST_BACKTRACE` asks for that.
+fn say(panic: &PanicHookInfo<'_>) {
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| display(backtrace));
+    let (thread, location) = (thread::current(), panic.location().map(display));
+    let (thread, message) = (thread.name(), panic.payload_as_str().unwrap_or("with something that is no text"));
+    tracing::error!(thread, location, backtrace, "panicked: {message}");
 }
 
 #[cfg(test)]
