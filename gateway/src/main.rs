@@ -16,16 +16,15 @@ use roomcast::{
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// How long the end of a node waits for calls that may never return, such as one of the resolver. Signals do not end the
-/// process any more by then.
+/// How long the end of a node waits for calls that may never return, such as one of the resolver, and for a reader of its last
+/// words. Signals do not end the process any more by then.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let outcome = match cli::run(std::env::args_os(), std::env::vars_os().collect()) {
-        Action::Serve(loaded, sources) => serve(*loaded, sources),
-        Action::Done(outcome) => outcome,
-    };
-    outcome.print()
+    match cli::run(std::env::args_os(), std::env::vars_os().collect()) {
+        Action::Serve(loaded, sources) => serve(*loaded, sources).print_within(PATIENCE),
+        Action::Done(outcome) => outcome.print(),
+    }
 }
 
 fn serve(loaded: Loaded, sources: Sources) -> Outcome {

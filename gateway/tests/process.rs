@@ -4,8 +4,9 @@ mod common;
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener},
+    os::{fd::OwnedFd, unix::net::UnixStream},
     process::{Child, ChildStderr, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -30,7 +31,7 @@ impl Process {
     }
 
     fn spawn(command: Command, environment: &[(&str, &str)]) -> Self {
-        let mut child = launch(command, environment);
+        let mut child = launch(command, environment, Stdio::piped());
         let out = gather(child.stdout.take().expect("it is piped"));
         let err = gather(child.stderr.take().expect("it is piped"));
         Self { child, out, err }
@@ -38,7 +39,7 @@ impl Process {
 
     /// Starts one whose log is read until it listens, and then no more.
     fn start_unread(environment: &[(&str, &str)]) -> (Self, BufReader<ChildStderr>) {
-        let mut child = launch(Command::new(env!("CARGO_BIN_EXE_roomcast")), environment);
+        let mut child = launch(Command::new(env!("CARGO_BIN_EXE_roomcast")), environment, Stdio::piped());
         let out = gather(child.stdout.take().expect("it is piped"));
         let mut err = BufReader::new(child.stderr.take().expect("it is piped"));
         let mut read = String::new();
@@ -46,6 +47,18 @@ impl Process {
             assert!(err.read_line(&mut read).expect("a log of text") > 0, "it does not start: {read}");
         }
         (Self { child, out, err: Arc::new(Mutex::new(read)) }, err)
+    }
+
+    /// Starts one whose standard error has no room for a single byte, as long as the other end is kept and not read.
+    fn start_full(environment: &[(&str, &str)]) -> (Self, UnixStream) {
+        let (unread, mut err) = UnixStream::pair().expect("sockets");
+        err.set_nonblocking(true).expect("a socket");
+        while err.write(&[b'\n'; 4096]).is_ok() {}
+        err.set_nonblocking(false).expect("a socket");
+        let command = Command::new(env!("CARGO_BIN_EXE_roomcast"));
+        let mut child = launch(command, environment, OwnedFd::from(err).into());
+        let out = gather(child.stdout.take().expect("it is piped"));
+        (Self { child, out, err: Arc::default() }, unread)
     }
 
     fn out(&self) -> String {
@@ -112,7 +125,7 @@ impl Drop for Process {
     }
 }
 
-fn launch(mut command: Command, environment: &[(&str, &str)]) -> Child {
+fn launch(mut command: Command, environment: &[(&str, &str)], err: Stdio) -> Child {
     let quick = [
         ("ROOMCAST_LISTEN", "127.0.0.1:0"),
         ("ROOMCAST_INTERNAL_LISTEN", "127.0.0.1:0"),
@@ -120,7 +133,7 @@ fn launch(mut command: Command, environment: &[(&str, &str)]) -> Child {
         ("ROOMCAST_SHUTDOWN_DRAIN", "0s"),
     ];
     command.env_clear().envs(quick).envs(environment.iter().copied());
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary is built")
+    command.stdout(Stdio::piped()).stderr(err).spawn().expect("the binary is built")
 }
 
 fn gather(from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
@@ -332,6 +345,17 @@ async fn a_panic_is_a_line_of_the_log() {
         assert_eq!(line["thread"], "main");
         assert!(line["location"].as_str().is_some_and(|place| place.contains(".rs:")), "{line}");
         assert_eq!(line["backtrace"].is_string(), asked == "1", "{line}");
+    }
+}
+
+/// Signals do not end it any more by then, so that one that waited for a reader would stay.
+#[tokio::test]
+async fn a_start_that_fails_ends_though_nobody_reads_why() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    for fault in [("ROOMCAST_LISTEN", &*address), PANIC] {
+        let (mut process, _unread) = Process::start_full(&[WITH_KEY, fault]);
+        assert_eq!(process.ended().await, 1, "{fault:?}");
     }
 }
 

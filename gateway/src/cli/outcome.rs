@@ -3,6 +3,9 @@
 use std::{
     io::{self, Write},
     process::ExitCode,
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 /// Exit code for faults in settings and usage (`EX_USAGE` of sysexits.h).
@@ -42,6 +45,15 @@ impl Outcome {
         match out.and(err) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
             _ => ExitCode::from(self.code),
+        }
+    }
+
+    /// The same, but what nobody takes within this time is given up.
+    pub fn print_within(&self, time: Duration) -> ExitCode {
+        let (outcome, (printing, printed)) = (self.clone(), mpsc::channel());
+        match thread::Builder::new().spawn(move || printing.send(outcome.print())) {
+            Ok(_) => printed.recv_timeout(time).unwrap_or(ExitCode::from(self.code)),
+            Err(_) => self.print(),
         }
     }
 }
