@@ -3,6 +3,7 @@
 mod common;
 
 use std::{
+    collections::HashSet,
     fmt::Write,
     ops::{Range, RangeInclusive},
 };
@@ -563,5 +564,54 @@ async fn leaving_and_coming_back_in_one_frame_is_in_order() {
         }
         drop(client);
         pair.stop().await;
+    }
+}
+
+/// Rooms in which what the history says cannot be understood do not keep those of other rooms from being told what they
+/// missed, neither when Redis is heard again nor later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spoiled_history_keeps_nobody_else_from_being_told() {
+    const CLIENTS: usize = 6;
+    const ROOMS: usize = 100;
+    let redis = RedisServer::start();
+    let settings = format!("redis.url = {:?}\nclient.ping_interval = \"0s\"\n", redis.url());
+    let node = Gateway::start(&format!("{settings}channel.position_check_delay = \"3s\"\n{RULES}"));
+    node.ready().await;
+    let mut clients = Vec::new();
+    for client in 0..CLIENTS {
+        clients.push(Client::connected(node.clients, "ann").await);
+        for room in 0..ROOMS {
+            let request = json!({"subscribe": {"channel": format!("pos:{client}-{room}")}});
+            assert_eq!(clients[client].ask(request).await["subscribe"]["positioned"], true);
+        }
+    }
+    let set = |kind: &str, room: &str, value: &str| {
+        redis.command(&["SET", &format!("roomcast.{kind}.{{.pos:{room}}}"), value]);
+    };
+    // The order in which rooms are compared is nobody's choice: there are enough of these, and of those that lose something,
+    // for one of these to come in a batch before a loss.
+    for client in 0..CLIENTS {
+        set("meta", &format!("{client}-0"), "spoiled");
+        set("top", &format!("{client}-0"), "1");
+    }
+    // The histories grow, and nobody hears of it.
+    let lose = |client: usize| (1..ROOMS).for_each(|room| set("top", &format!("{client}-{room}"), "1"));
+    lose(0);
+    redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    told_of_losses(&mut clients[0], 0, ROOMS).await;
+    lose(1);
+    told_of_losses(&mut clients[1], 1, ROOMS).await;
+    drop(clients);
+    node.stop().await;
+}
+
+/// Listens until the client has been told that it missed something in each of its rooms but the first.
+async fn told_of_losses(client: &mut Client, number: usize, rooms: usize) {
+    let mut left: HashSet<_> = (1..rooms).map(|room| format!("pos:{number}-{room}")).collect();
+    while !left.is_empty() {
+        let push = &client.next().await["push"];
+        assert_eq!(push["unsubscribe"]["code"], 2500, "{push}");
+        let room = push["channel"].as_str().expect("a room");
+        assert!(left.remove(room), "{room} lost nothing");
     }
 }
