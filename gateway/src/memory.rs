@@ -15,10 +15,14 @@ use tokio_util::sync::CancellationToken;
 /// How often it is looked at where half of the limit is taken. What can be allocated meanwhile has to fit above the last mark.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The same while less is taken, at least and at most: nothing else wakes an idle node as often.
-const FAR: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+/// The longest time between two looks: nothing else wakes an idle node as often.
+const FAR: Duration = Duration::from_secs(5);
 
-/// Bytes that may be taken in a second at the most, by far: so long it takes until half of the limit is.
+/// The least time while less than a quarter of the limit is taken, so that an idle node sleeps under a small limit as well.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Bytes that may be taken in a second at the most, by far: so long it takes until half of the limit is. From less than a
+/// quarter a small node may come further within [`IDLE`], which is what its sleep costs.
 const FASTEST: u64 = 1 << 30;
 
 /// The part of a queue's bound that is left where memory is short.
@@ -103,10 +107,12 @@ fn resident() -> Option<u64> {
 
 /// How long until the next look.
 fn pause_at(used: u64, limit: u64) -> Duration {
-    match (limit / 2).checked_sub(used) {
-        None | Some(0) => LOOK,
-        Some(spare) => Duration::from_secs(spare / FASTEST).clamp(FAR.0, FAR.1),
-    }
+    let least = if used < limit / 4 { IDLE } else { LOOK };
+    let spare = (limit / 2).saturating_sub(used);
+    #[expect(clippy::cast_precision_loss)]
+    let seconds = spare as f64 / FASTEST as f64;
+    // Bounded before it is a duration, so that no limit is too large for one.
+    Duration::from_secs_f64(seconds.min(FAR.as_secs_f64())).max(least)
 }
 
 /// Each level begins at a mark and ends five parts in a hundred below it, so that it does not come and go.
@@ -164,10 +170,29 @@ mod tests {
 
     #[test]
     fn looks_are_rare_where_much_is_left() {
-        for (used, limit, seconds) in [(10 << 20, 64 << 20, 1), (1 << 30, 8 << 30, 3), (1 << 30, 64 << 30, 5)] {
-            assert_eq!(pause_at(used, limit), Duration::from_secs(seconds), "{used} of {limit}");
+        const MB: u64 = 1 << 20;
+        let cases = [
+            // An idle node under a small limit sleeps.
+            (10 * MB, 64 * MB, 1000),
+            (255 * MB, 1024 * MB, 1000),
+            // From a quarter on half of the limit may be near, and is not reached before the next look.
+            (16 * MB, 64 * MB, 100),
+            (256 * MB, 1024 * MB, 250),
+            (384 * MB, 1024 * MB, 125),
+            (448 * MB, 1024 * MB, 100),
+            (1024 * MB, 3 * 1024 * MB, 500),
+            // Much is left.
+            (1024 * MB, 8 * 1024 * MB, 3000),
+            (3 * 1024 * MB, 8 * 1024 * MB, 1000),
+            (1024 * MB, 64 * 1024 * MB, 5000),
+            (0, u64::MAX, 5000),
+            // Half of it is taken, or all.
+            (32, 64, 100),
+            (64, 64, 100),
+        ];
+        for (used, limit, millis) in cases {
+            assert_eq!(pause_at(used, limit), Duration::from_millis(millis), "{used} of {limit}");
         }
-        assert_eq!((pause_at(32, 64), pause_at(64, 64)), (LOOK, LOOK));
     }
 
     #[test]
