@@ -1,5 +1,5 @@
 //! What ties nodes together: the contracts a broker keeps, and the values they speak in. A broker hands what arrives to
-//! the hub through one verb and knows no sessions and no sockets.
+//! the hub, tells it when something may be missing, and knows no sessions and no sockets.
 
 use std::{
     future::Future,

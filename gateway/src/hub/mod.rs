@@ -42,7 +42,7 @@ pub use sessions::{Connected, Identity, Sessions, UserLimitReached};
 /// How many maps the rooms are spread over, so that threads seldom meet at one lock.
 const SHARDS: usize = 64;
 
-/// The one verb a broker calls: something has happened in a room of this node.
+/// What a broker calls: something has happened in a room of this node, or something may be missing.
 pub trait Deliver: Send + Sync + 'static {
     /// Tells everybody in the room on this node, in the order of calls for that room.
     ///
