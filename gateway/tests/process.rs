@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{Client, PATIENCE, SECRET, Value, http, json, redis, token};
+use common::{Client, PATIENCE, SECRET, Value, http, json, redis, stream, token};
 
 const WITH_KEY: (&str, &str) = ("ROOMCAST_AUTH_HMAC_SECRET", SECRET);
 
@@ -488,6 +488,37 @@ async fn the_limit_of_open_files_is_raised_and_told() {
     let limits = fs::read_to_string(format!("/proc/{}/limits", process.child.id())).expect("it runs");
     let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("Linux has it");
     assert_eq!(line.split_whitespace().nth(3), Some("4096"), "{line}");
+}
+
+#[tokio::test]
+async fn a_limit_of_open_files_that_is_changed_holds() {
+    let mut process = Process::start(&[WITH_KEY]);
+    let (clients, _) = process.listens().await;
+    let (id, files) = (i32::try_from(process.child.id()).expect("a process id"), rlimit::Resource::NOFILE);
+    let (_, hard) = rlimit::getrlimit(files).expect("there is a limit");
+    let limit = |soft| rlimit::prlimit(id, files, Some((soft, hard)), None).expect("a limit may be changed");
+    // Of so few files half are for clients.
+    limit(128);
+    let mut open = Vec::new();
+    while let Some(client) = knock(clients).await {
+        open.push(client);
+        assert!(open.len() < 64 + 16, "a lower limit holds before the files are taken");
+    }
+    assert!(open.len() >= 64, "{} clients were let in", open.len());
+    limit(hard);
+    assert!(knock(clients).await.is_some(), "a higher limit holds at once");
+}
+
+/// A WebSocket, if it is let in.
+async fn knock(address: SocketAddr) -> Option<stream::Stream> {
+    let upgrade = [
+        ("connection", "Upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let answer = stream::Stream::request(address, "GET", "/connection/websocket", &upgrade, b"").await;
+    (answer.status() != 503).then_some(answer)
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
     os::fd::RawFd,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -25,6 +25,10 @@ const MOST_KEPT: u64 = 512;
 
 /// Of the files that are kept, one in so many is not for clients either that are told so.
 const PART_UNTOUCHED: u64 = 4;
+
+/// The limit of files is asked for again so often: after fewer connections than files are left untouched at the least, each of
+/// which asks twice, so that a lower limit is seen before they are taken.
+const ASKED_EVERY: u32 = 16;
 
 /// Counts the connections of this node and says when there are enough.
 pub struct Gate {
@@ -67,7 +71,7 @@ impl Gate {
         if self.limit > 0 && open >= self.limit {
             return Some(GateClosed::Full);
         }
-        (u64::from(open) >= for_clients(files())).then_some(GateClosed::Files)
+        reaches(open.into(), for_clients).then_some(GateClosed::Files)
     }
 
     /// Takes a place.
@@ -88,11 +92,30 @@ impl Gate {
 /// Whether a connection took one of the last files, so that there is none even for an answer. Of the numbers that are free, a
 /// new file is given the lowest: its own says how many are taken.
 pub fn is_last_file(number: RawFd) -> bool {
-    u64::try_from(number).is_ok_and(|number| number >= for_answers(files()))
+    u64::try_from(number).is_ok_and(|number| reaches(number, for_answers))
 }
 
-/// How many files the process may open. Asked each time, which costs less than a tenth of a microsecond: whoever started the
-/// node may raise it.
+/// Whether so many are as many as there may be of this part of the files. Whoever started the node may change their limit: a
+/// higher one holds at once.
+fn reaches(taken: u64, part: fn(u64) -> u64) -> bool {
+    taken >= part(files_known()) && taken >= part(files())
+}
+
+/// How many files the process may open, as it was a few connections ago: asking each time is more than one part of a hundred
+/// of what a connection costs.
+fn files_known() -> u64 {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    static KNOWN: AtomicU64 = AtomicU64::new(0);
+    let known = KNOWN.load(Ordering::Relaxed);
+    if known > 0 && !ASKED.fetch_add(1, Ordering::Relaxed).is_multiple_of(ASKED_EVERY) {
+        return known;
+    }
+    let files = files();
+    KNOWN.store(files, Ordering::Relaxed);
+    files
+}
+
+/// How many files the process may open.
 fn files() -> u64 {
     Resource::NOFILE.get_soft().unwrap_or(u64::MAX)
 }
