@@ -11,6 +11,7 @@ pub mod hooks;
 pub mod hub;
 pub mod memory;
 pub mod metrics;
+pub mod moments;
 pub mod node;
 pub mod ops;
 pub mod session;

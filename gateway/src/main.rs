@@ -10,6 +10,7 @@ use roomcast::{
     app::{self, Log},
     cli::{self, Action, Outcome},
     config::{Loaded, Sources},
+    moments,
 };
 
 /// Returns free pages quickly, and keeps few arenas, so that memory follows the number of connections.
@@ -33,6 +34,7 @@ fn serve(loaded: Loaded, sources: Sources) -> Outcome {
         Ok(log) => log,
         Err(error) => return Outcome::failure(format!("roomcast: cannot log to the standard error: {error}\n")),
     };
+    moments::begin();
     let mut runtime = None;
     // A panic of this thread is in the log, which is written and ended as after any other fault.
     let served = panic::catch_unwind(AssertUnwindSafe(|| {

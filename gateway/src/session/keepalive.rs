@@ -1,7 +1,7 @@
 //! When a client was last known to live, and what is due when: pings, pongs, and the ends of patience. Pure: told the time,
 //! it says what to do.
 
-use std::{num::NonZeroU64, sync::LazyLock, time::Duration};
+use std::{num::NonZeroU64, time::Duration};
 
 use rand::Rng;
 use roomcast_shared::protocol::code::Disconnect;
@@ -10,19 +10,14 @@ use tokio::time::Instant;
 use crate::{
     config::Client,
     hub::{Opcode, Wire},
+    moments,
 };
 
 /// A ping of the WebSocket itself.
 const PING: &[u8] = &[0x80 | Opcode::Ping as u8, 0];
 
-/// Pings are sent at moments this far apart that all clients share: what is due together wakes the process once.
-const GRID: Duration = Duration::from_millis(250);
-
 /// Who looks for a pong so long after it was due stood still meanwhile, and the pong may have come.
 const STOOD_STILL: Duration = Duration::from_millis(50);
-
-/// What the shared moments are counted from.
-static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Who looks after the liveness of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,20 +49,21 @@ pub(super) struct Clock {
     expires: Option<Moment>,
 }
 
-/// An [`Instant`] in half of its bytes: nanoseconds since the origin, and one more. What was before the origin is there.
+/// An [`Instant`] in half of its bytes: nanoseconds since the origin of shared moments, and one more. What was before the
+/// origin is there.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Moment(NonZeroU64);
 
 impl From<Instant> for Moment {
     fn from(at: Instant) -> Self {
-        let since = at.saturating_duration_since(*ORIGIN).as_nanos();
+        let since = at.saturating_duration_since(moments::origin()).as_nanos();
         Self(NonZeroU64::MIN.saturating_add(u64::try_from(since).unwrap_or(u64::MAX)))
     }
 }
 
 impl From<Moment> for Instant {
     fn from(Moment(nanos): Moment) -> Self {
-        *ORIGIN + Duration::from_nanos(nanos.get() - 1)
+        moments::origin() + Duration::from_nanos(nanos.get() - 1)
     }
 }
 
@@ -233,18 +229,16 @@ impl Clock {
 
     /// The first shared moment after `at`.
     fn moment_after(&self, at: Instant) -> Instant {
-        self.moment_until(at) + self.grid()
+        self.moment_until(at) + self.apart()
     }
 
     /// The shared moment at `at`, or the last one before it.
     fn moment_until(&self, at: Instant) -> Instant {
-        let beyond = at.saturating_duration_since(*ORIGIN).as_nanos() % self.grid().as_nanos();
-        at - Duration::from_nanos(u64::try_from(beyond).unwrap_or(0))
+        moments::until(at, self.apart())
     }
 
-    /// How far the shared moments lie apart; closer together where pings follow each other quickly.
-    fn grid(&self) -> Duration {
-        GRID.min(self.interval() / 8).max(Duration::from_millis(1))
+    fn apart(&self) -> Duration {
+        moments::apart(self.interval())
     }
 
     /// Whether pings of the transport go out, alone or beside those of the protocol.

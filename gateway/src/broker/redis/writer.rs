@@ -25,6 +25,7 @@ use super::{
     routes::{Group, LinkId},
     script,
 };
+use crate::moments;
 
 /// How long the stop waits for what is queued to be answered.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -183,7 +184,7 @@ impl<P: Purpose> Writer<P> {
 
     /// Waits for something to write, and looks after the connection meanwhile.
     async fn idle(&self, link: &mut Link, filled: &Notify) -> Result<(), Lost> {
-        let quiet = Instant::now() + self.io_timeout / 2;
+        let quiet = Instant::from(moments::within(Instant::now().into(), self.io_timeout / 2));
         let paused = self.queue.paused_until(self.link).filter(|until| *until < quiet);
         tokio::select! {
             biased;

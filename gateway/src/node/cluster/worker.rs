@@ -10,17 +10,14 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::OptionFuture;
 use prost::Message;
-use tokio::{
-    sync::mpsc,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::{sync::mpsc, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Ask, Beat, Change, Cluster, Envelope, Kept, Order, Part, Question, Reply, Said,
     message::{self, NodeInfo},
 };
-use crate::broker::BrokerError;
+use crate::{broker::BrokerError, moments};
 
 /// Questions of other nodes that may wait to be answered. More are not taken, and this node counts as silent.
 pub(super) const QUESTIONS: usize = 64;
@@ -31,8 +28,7 @@ type Reading = Pin<Box<dyn Future<Output = Result<Vec<(String, Bytes, Duration)>
 impl Cluster {
     /// Hears, beats and forgets until the stop.
     pub(super) async fn work(self: Arc<Self>, mut inbox: mpsc::Receiver<Bytes>, stop: CancellationToken) {
-        let mut beat = interval(self.options.beat);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beat = Instant::now().into();
         let mut reading: OptionFuture<Reading> = None.into();
         let mut unread = false;
         loop {
@@ -44,7 +40,8 @@ impl Cluster {
                     self.beat(true);
                     reading = Some(self.read_facts()).into();
                 }
-                _ = beat.tick() => {
+                () = sleep_until(beat) => {
+                    beat = moments::within(Instant::now().into(), self.options.beat);
                     self.beat(false);
                     self.forget_silent();
                     if std::mem::take(&mut unread) {

@@ -32,7 +32,7 @@ use super::{
     stream::{self, READ_BUFFER},
     topology::Topology,
 };
-use crate::{hub::Delivered, metrics::Metrics};
+use crate::{hub::Delivered, metrics::Metrics, moments};
 
 mod asking;
 
@@ -278,7 +278,11 @@ impl<'a> Connection<'a> {
     /// When silence becomes worth a question, or, once asked, is death.
     fn deadline(&self) -> Instant {
         let patience = self.parts.io_timeout();
-        self.last_heard + if self.owed.is_empty() { patience / 2 } else { patience }
+        if self.owed.is_empty() {
+            moments::within(self.last_heard.into(), patience / 2).into()
+        } else {
+            self.last_heard + patience
+        }
     }
 
     fn watch(&mut self) -> Result<(), Lost> {
