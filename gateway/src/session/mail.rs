@@ -69,80 +69,24 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use std::{
-        io,
-        net::Ipv4Addr,
-        sync::atomic::{AtomicBool, Ordering},
+        sync::atomic::Ordering,
         task::Waker,
         thread,
         time::{Duration, Instant},
     };
 
     use bytes::Bytes;
-    use parking_lot::Mutex;
     use roomcast_shared::publication::Publication;
     use tokio::runtime::Runtime;
-    use tokio_util::task::TaskTracker;
 
-    use super::*;
-    use crate::{
-        broker::{Answer, Broker, memory::MemoryBroker},
-        config::Settings,
-        hub::{Deliver, Hub, Outbox, Seat, Sink, Subscribe, Wire},
-        metrics::Metrics,
-        node::Node,
-        session::{Admission, Context, Heartbeat},
+    use super::{
+        super::fixture::{Socket, context, session},
+        *,
     };
-
-    /// A socket that keeps whoever writes waiting while the test looks at what it took.
-    #[derive(Default)]
-    struct Socket {
-        said: Mutex<Vec<u8>>,
-        written: AtomicBool,
-    }
-
-    impl Sink for Socket {
-        fn try_write(&self, bytes: &[io::IoSlice<'_>]) -> io::Result<usize> {
-            self.written.store(true, Ordering::SeqCst);
-            let mut said = self.said.lock();
-            let before = said.len();
-            for bytes in bytes {
-                said.extend_from_slice(bytes);
-            }
-            Ok(said.len() - before)
-        }
-    }
-
-    impl Socket {
-        /// All of these, in this order.
-        fn assert_said(&self, parts: [&str; 3]) {
-            let said = String::from_utf8_lossy(&self.said.lock()).into_owned();
-            let places = parts.map(|part| said.find(part));
-            assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?} in {said:?}");
-        }
-    }
-
-    /// A node without a cluster, in whose rooms anybody may be.
-    fn context() -> Arc<Context> {
-        let mut settings = Settings::default();
-        settings.client.insecure = true;
-        settings.rooms.allow_subscribe_for_client = true;
-        settings.rooms.allow_subscribe_for_anonymous = true;
-        (settings.rooms.join_leave, settings.rooms.force_push_join_leave) = (true, true);
-        let metrics = Arc::new(Metrics::new());
-        let hub = Arc::new(Hub::new(1 << 20, metrics.clone(), TaskTracker::new()));
-        let broker = Broker::from(MemoryBroker::new(hub.clone(), metrics.clone()));
-        let node = Arc::new(Node::new("test", hub, broker, TaskTracker::new()));
-        Arc::new(Context::new(node, None, Arc::new(settings), metrics))
-    }
-
-    fn session(context: &Arc<Context>, outbox: &Arc<Outbox<Socket>>) -> Session {
-        let (wire, heartbeat) = (Wire::JsonWebSocket, Heartbeat::Protocol);
-        let admission = Admission { wire, heartbeat, bearer: None, address: Ipv4Addr::LOCALHOST.into(), headers: None };
-        let mut session = Session::new(context.clone(), outbox.clone(), admission);
-        session.receive(br#"{"id":1,"connect":{}}"#).expect("anybody may");
-        session.receive(br#"{"id":2,"subscribe":{"channel":"r"}}"#).expect("anybody may");
-        session
-    }
+    use crate::{
+        broker::Answer,
+        hub::{Deliver, Outbox, Seat, Subscribe, Wire},
+    };
 
     /// Until nothing waits any more.
     fn go_on(session: &mut Session) {
@@ -172,7 +116,7 @@ mod tests {
                 drop(node.hub().deliver("r", said.into()));
             });
             let begun = Instant::now();
-            while !first.socket().written.load(Ordering::SeqCst) {
+            while first.socket().writes.load(Ordering::SeqCst) == 0 {
                 assert!(begun.elapsed() < Duration::from_secs(20), "nothing is delivered");
                 thread::yield_now();
             }

@@ -35,6 +35,8 @@ mod context;
 mod dispatch;
 mod entry;
 mod expiry;
+#[cfg(test)]
+mod fixture;
 mod gate;
 mod grant;
 mod history;
@@ -226,23 +228,47 @@ impl Session {
 
     /// Goes on with commands that the broker has answered. Ready only where the connection has to be closed.
     pub fn poll_pending(&mut self, task: &mut TaskContext<'_>) -> Poll<Disconnect> {
-        while let Some(pending) = &mut self.pending {
-            match pending.poll_next(task) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(None) => self.pending = None,
-                Poll::Ready(Some(done)) => {
-                    let result = self.answer(|session, replies| {
-                        session.finish(done, replies)?;
-                        session.take_deferred(replies)?;
-                        session.run_backlog(replies)
-                    });
-                    if let Err(disconnect) = result {
-                        return Poll::Ready(disconnect);
-                    }
-                }
+        while let Some(done) = self.next_done(task) {
+            match self.answer(|session, replies| session.finish_all(done, task, replies)) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(disconnect) => return Poll::Ready(disconnect),
             }
         }
         Poll::Pending
+    }
+
+    /// Finishes what is done, so that all of it is answered in one write, until nothing more is, or enough is said by it.
+    /// Whether there may be more.
+    fn finish_all(
+        &mut self,
+        first: Done,
+        task: &mut TaskContext<'_>,
+        replies: &mut Replies<'_>,
+    ) -> Result<bool, Disconnect> {
+        let mut next = Some(first);
+        while let Some(done) = next {
+            self.finish(done, replies)?;
+            self.take_deferred(replies)?;
+            self.run_backlog(replies)?;
+            if replies.out.len() >= REPLIES_KEPT {
+                return Ok(true);
+            }
+            next = self.next_done(task);
+        }
+        Ok(false)
+    }
+
+    /// What the broker has answered; none where nothing is answered, or nothing waits.
+    fn next_done(&mut self, task: &mut TaskContext<'_>) -> Option<Done> {
+        match self.pending.as_mut()?.poll_next(task) {
+            Poll::Pending => None,
+            Poll::Ready(None) => {
+                self.pending = None;
+                None
+            }
+            Poll::Ready(done) => done,
+        }
     }
 
     /// When [`Session::tick`] has something to do next.
@@ -285,10 +311,10 @@ impl Session {
     }
 
     /// Runs `work` so that all its replies go out in one write, before whatever is said in the rooms it entered.
-    fn answer(
+    fn answer<T>(
         &mut self,
-        work: impl FnOnce(&mut Self, &mut Replies<'_>) -> Result<(), Disconnect>,
-    ) -> Result<(), Disconnect> {
+        work: impl FnOnce(&mut Self, &mut Replies<'_>) -> Result<T, Disconnect>,
+    ) -> Result<T, Disconnect> {
         let mut out = REPLIES.take();
         out.clear();
         self.outbox.hold();

@@ -132,7 +132,13 @@ mod tests {
         task::{Wake, Waker},
     };
 
-    use super::*;
+    use tokio::runtime::Runtime;
+
+    use super::{
+        super::fixture::{self, Socket},
+        *,
+    };
+    use crate::hub::Outbox;
 
     #[derive(Default)]
     struct Task(AtomicBool);
@@ -175,6 +181,23 @@ mod tests {
         assert!(commands.poll_next(&mut task).is_pending());
         drop(std::mem::take(&mut commands.waiting));
         assert!(matches!(commands.poll_next(&mut task), Poll::Ready(None)));
+    }
+
+    /// Whoever sends one command after the other without waiting is answered at the price of one.
+    #[test]
+    fn what_the_broker_answers_together_is_said_in_one_write() {
+        let runtime = Runtime::new().expect("a runtime");
+        let _inside = runtime.enter();
+        let outbox = Arc::new(Outbox::new(Socket::default(), usize::MAX));
+        let mut session = fixture::session(&fixture::context(), &outbox);
+        for id in 3..=5 {
+            session.pending().start_aside(ready(Done::Left { id }));
+        }
+        let before = outbox.socket().writes.load(Ordering::SeqCst);
+        assert!(session.poll_pending(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert_eq!(outbox.socket().writes.load(Ordering::SeqCst) - before, 1);
+        outbox.socket().assert_said([r#""id":3"#, r#""id":4"#, r#""id":5"#]);
+        assert!(!session.is_waiting());
     }
 
     /// What is done while another one is being answered calls the task, which then has to ask it.
