@@ -497,9 +497,9 @@ async fn a_limit_of_open_files_that_is_changed_holds() {
     let (id, files) = (i32::try_from(process.child.id()).expect("a process id"), rlimit::Resource::NOFILE);
     let (_, hard) = rlimit::getrlimit(files).expect("there is a limit");
     let limit = |soft| rlimit::prlimit(id, files, Some((soft, hard)), None).expect("a limit may be changed");
+    let mut open = vec![knock(clients).await.expect("there are enough files")];
     // Of so few files half are for clients.
     limit(128);
-    let mut open = Vec::new();
     while let Some(client) = knock(clients).await {
         open.push(client);
         assert!(open.len() < 64 + 16, "a lower limit holds before the files are taken");
