@@ -77,7 +77,7 @@ pub struct RedisOptions {
     /// How many bytes these may have. Default 64 MB.
     pub publish_queue_bytes: usize,
     /// How long after a batch of publications the next one is written where they come on and on; zero for none.
-    /// Default 500 µs.
+    /// Default 700 µs.
     pub gathering_pause: Duration,
 }
 
@@ -98,7 +98,7 @@ impl RedisOptions {
             io_timeout: Duration::from_secs(4),
             publish_queue: 65_536,
             publish_queue_bytes: 64 << 20,
-            gathering_pause: Duration::from_micros(500),
+            gathering_pause: Duration::from_micros(700),
         }
     }
 }

@@ -20,7 +20,7 @@ use super::{
     origin::Origin,
     outage::Outage,
     pace::Pace,
-    queue::{Call, MAX_BATCH, MAX_BATCH_BYTES, Next, Outcome, Queue},
+    queue::{Call, MAX_BATCH, Next, Outcome, Queue},
     redirect::{Redirect, Verdict},
     routes::{Group, LinkId},
     script,
@@ -29,9 +29,6 @@ use crate::moments;
 
 /// How long the stop waits for what is queued to be answered.
 const FLUSH: Duration = Duration::from_secs(1);
-
-/// Where so many calls wait there is no pause before they are written.
-const ENOUGH: usize = 32;
 
 /// The least time between two looks for those who have waited too long.
 const EXPIRY: Duration = Duration::from_millis(5);
@@ -151,14 +148,15 @@ impl<P: Purpose> Writer<P> {
         let mut batch = Vec::with_capacity(MAX_BATCH);
         let mut pace = Pace::new(self.purpose.gathering_pause());
         loop {
-            if let Err(lost) = self.gather(&mut link, &mut pace).await {
+            if let Err(lost) = self.gather(&mut link, &mut pace, filled).await {
                 return lost;
             }
             self.queue.take(self.link, Instant::now(), &mut batch);
             let outcome = if batch.is_empty() {
                 self.idle(&mut link, filled).await
             } else {
-                pace.taken(Instant::now(), batch.iter().map(|call| call.made).max());
+                let now = Instant::now();
+                pace.taken(now, batch.len(), batch.iter().map(|call| call.made).max().unwrap_or(now));
                 self.write(&mut link, &mut batch).await
             };
             if let Err(lost) = outcome {
@@ -169,16 +167,26 @@ impl<P: Purpose> Writer<P> {
 
     /// Lets calls gather, where some wait and more are likely to come. If the connection ends meanwhile they wait for the
     /// next one.
-    async fn gather(&self, link: &mut Link, pace: &mut Pace) -> Result<(), Lost> {
-        let (calls, bytes) = self.queue.waiting(self.link);
-        if calls == 0 || calls >= ENOUGH || bytes >= MAX_BATCH_BYTES {
+    async fn gather(&self, link: &mut Link, pace: &mut Pace, filled: &Notify) -> Result<(), Lost> {
+        if !self.queue.gathers(self.link, pace.enough()) {
             return Ok(());
         }
         let Some(until) = pace.pause(Instant::now()) else { return Ok(()) };
         tokio::select! {
             biased;
             lost = link.ended() => Err(lost),
+            () = self.gathered(filled) => Ok(()),
             () = sleep_until(until.into()) => Ok(()),
+        }
+    }
+
+    /// Waits until enough has gathered.
+    async fn gathered(&self, filled: &Notify) {
+        loop {
+            filled.notified().await;
+            if !self.queue.is_gathering(self.link) {
+                return;
+            }
         }
     }
 

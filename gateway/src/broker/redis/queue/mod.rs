@@ -123,6 +123,10 @@ impl<Q, A> Queue<Q, A> {
             return Err(BrokerError::Overloaded(lane.calls));
         }
         waiting.push(Call { request, group, asking: false, size, made, answer }, lane);
+        if lane.enough.is_some_and(|enough| lane.has(enough)) {
+            lane.enough = None;
+            lane.filled.notify_one();
+        }
         if waiting.place == Place::Nowhere {
             waiting.place = Place::Ready;
             lane.ready.push_back(group);
@@ -136,6 +140,7 @@ impl<Q, A> Queue<Q, A> {
         let mut state = self.state.lock();
         let State { groups, lanes, closed } = &mut *state;
         let lane = lanes.entry(link).or_default();
+        lane.enough = None;
         lane.unpause(now, groups);
         let (mut bytes, mut answers) = (0, 0_usize);
         let mut has_room = |batch: &Vec<_>, size: Option<Size>| {
@@ -161,9 +166,19 @@ impl<Q, A> Queue<Q, A> {
         }
     }
 
-    /// How much waits at a link: calls, and bytes of those.
-    pub(super) fn waiting(&self, link: LinkId) -> (usize, usize) {
-        self.state.lock().lanes.get(&link).map_or((0, 0), |lane| (lane.calls, lane.bytes))
+    /// Whether calls wait at a link that are not enough yet, of which there are so many, or a batch of bytes. Then its writer is
+    /// woken when they are, unless it takes them before.
+    pub(super) fn gathers(&self, link: LinkId, enough: usize) -> bool {
+        let mut state = self.state.lock();
+        let Some(lane) = state.lanes.get_mut(&link) else { return false };
+        let gathers = lane.calls > 0 && !lane.has(enough);
+        lane.enough = gathers.then_some(enough);
+        gathers
+    }
+
+    /// Whether calls at a link are still not enough.
+    pub(super) fn is_gathering(&self, link: LinkId) -> bool {
+        self.state.lock().lanes.get(&link).is_some_and(|lane| lane.enough.is_some())
     }
 
     /// When the first paused group at a link is ready again.

@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tokio::sync::Notify;
 
-use super::{Call, Group, LinkId};
+use super::{Call, Group, LinkId, MAX_BATCH_BYTES};
 
 /// What waits of one group.
 pub(super) struct Waiting<Q, A> {
@@ -43,6 +43,8 @@ pub(super) struct Lane {
     pub(super) bytes: usize,
     /// Calls that were taken and are not answered yet.
     pub(super) written: usize,
+    /// The writer is to be woken when so many calls wait, or a batch of bytes.
+    pub(super) enough: Option<usize>,
     pub(super) filled: Arc<Notify>,
 }
 
@@ -111,6 +113,11 @@ impl<Q, A> Waiting<Q, A> {
 }
 
 impl Lane {
+    /// Whether so many calls wait, or a batch of bytes.
+    pub(super) fn has(&self, calls: usize) -> bool {
+        self.calls >= calls || self.bytes >= MAX_BATCH_BYTES
+    }
+
     pub(super) fn unpause<Q, A>(&mut self, now: Instant, groups: &mut HashMap<Group, Waiting<Q, A>, RandomState>) {
         while let Some((_, group)) = self.paused.pop_front_if(|(until, _)| *until <= now) {
             if let Some(waiting) = groups.get_mut(&group) {
