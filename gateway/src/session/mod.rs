@@ -228,35 +228,36 @@ impl Session {
 
     /// Goes on with commands that the broker has answered. Ready only where the connection has to be closed.
     pub fn poll_pending(&mut self, task: &mut TaskContext<'_>) -> Poll<Disconnect> {
-        while let Some(done) = self.next_done(task) {
-            match self.answer(|session, replies| session.finish_all(done, task, replies)) {
-                Ok(true) => {}
-                Ok(false) => break,
+        let mut next = self.next_done(task);
+        while let Some(done) = next {
+            next = match self.answer(|session, replies| session.finish_all(done, task, replies)) {
+                Ok(next) => next,
                 Err(disconnect) => return Poll::Ready(disconnect),
-            }
+            };
         }
         Poll::Pending
     }
 
-    /// Finishes what is done, so that all of it is answered in one write, until nothing more is, or enough is said by it.
-    /// Whether there may be more.
+    /// Finishes what is done, so that all of it is answered in one write. Gives what is done as well but has to be answered by
+    /// another one: where enough is said, and where rooms pushed something meanwhile, which comes after these answers and
+    /// before what follows. That has to be looked at when it is known that something is done, since it may be that what was
+    /// pushed has arrived.
     fn finish_all(
         &mut self,
         first: Done,
         task: &mut TaskContext<'_>,
         replies: &mut Replies<'_>,
-    ) -> Result<bool, Disconnect> {
-        let mut next = Some(first);
-        while let Some(done) = next {
+    ) -> Result<Option<Done>, Disconnect> {
+        let mut done = first;
+        loop {
             self.finish(done, replies)?;
             self.take_deferred(replies)?;
             self.run_backlog(replies)?;
-            if replies.out.len() >= REPLIES_KEPT {
-                return Ok(true);
+            match self.next_done(task) {
+                Some(next) if replies.out.len() < REPLIES_KEPT && !self.outbox.is_overtaken() => done = next,
+                other => return Ok(other),
             }
-            next = self.next_done(task);
         }
-        Ok(false)
     }
 
     /// What the broker has answered; none where nothing is answered, or nothing waits.

@@ -132,6 +132,7 @@ mod tests {
         task::{Wake, Waker},
     };
 
+    use bytes::Bytes;
     use tokio::runtime::Runtime;
 
     use super::{
@@ -198,6 +199,23 @@ mod tests {
         assert_eq!(outbox.socket().writes.load(Ordering::SeqCst) - before, 1);
         outbox.socket().assert_said([r#""id":3"#, r#""id":4"#, r#""id":5"#]);
         assert!(!session.is_waiting());
+    }
+
+    /// Whoever leaves a room hears nothing of it after the answer to that.
+    #[test]
+    fn what_a_room_pushes_meanwhile_comes_before_the_next_answer() {
+        let runtime = Runtime::new().expect("a runtime");
+        let _inside = runtime.enter();
+        let outbox = Arc::new(Outbox::new(Socket::default(), usize::MAX));
+        let mut session = fixture::session(&fixture::context(), &outbox);
+        session.pending().start_aside(ready(Done::Left { id: 3 }));
+        let room = outbox.clone();
+        session.pending().start_aside(async move {
+            room.push(&Bytes::from_static(b"said in the room"));
+            Done::Left { id: 4 }
+        });
+        assert!(session.poll_pending(&mut Context::from_waker(Waker::noop())).is_pending());
+        outbox.socket().assert_said([r#""id":3"#, "said in the room", r#""id":4"#]);
     }
 
     /// What is done while another one is being answered calls the task, which then has to ask it.
