@@ -113,16 +113,21 @@ impl Node {
         due
     }
 
-    /// Compares all of these, whatever becomes of some of them, unless the broker ceases to be heard: what is compared before
-    /// it is heard again says nothing of what comes until then.
+    /// Compares all of these, whatever becomes of some of them, unless the broker ceases to be heard. Where it was not heard for
+    /// a moment all have to be compared once more, since it may be that what was compared before missed something then; but the
+    /// last of them come first, or they would never where such moments follow each other.
     async fn compare_each(&self, rooms: &[Arc<Room>], failed: &mut Failed, watch: &Watch) -> Result<(), Interrupted> {
+        let mut outcome = Ok(());
         for batch in rooms.chunks(BATCH) {
             self.compare(batch, failed, watch).await;
-            if self.hub.interruption().now_or_never().is_some() || self.health() != Health::Hearing {
+            if self.health() != Health::Hearing {
                 return Err(Interrupted);
             }
+            if self.hub.interruption().now_or_never().is_some() {
+                outcome = Err(Interrupted);
+            }
         }
-        Ok(())
+        outcome
     }
 
     /// Compares rooms whose histories are asked for together.
@@ -412,6 +417,21 @@ mod tests {
             scene.lose(&first).await;
         };
         tokio::join!(watched, loss);
+    }
+
+    /// Rooms of a cluster move one after the other, each of which is such a moment.
+    #[tokio::test]
+    async fn interruptions_that_follow_each_other_keep_no_room_from_being_compared() {
+        let scene = Scene::new().await;
+        let last = scene.rooms.len() - 1;
+        let hub = scene.node.hub.clone();
+        scene.fail(move |_| {
+            hub.interrupted();
+            None
+        });
+        scene.lose(&scene.rooms[last]).await;
+        let told = |metrics: &Metrics| metrics.positions_lost.get() == 1;
+        scene.watch_until("the last room is compared", Duration::ZERO, told).await;
     }
 
     #[test]
