@@ -13,7 +13,10 @@ use parking_lot::{Condvar, Mutex};
 /// Takes lines without ever waiting for whoever reads them: who logs holds the lock to put a line down, and the thread that
 /// writes holds it to pick one up.
 pub(super) struct Lines {
+    /// So many wait at the most.
     most: usize,
+    /// So many bytes of them, save that there is always room for one.
+    most_bytes: usize,
     state: Mutex<State>,
     accepted: Condvar,
     settled: Condvar,
@@ -22,6 +25,8 @@ pub(super) struct Lines {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Vec<u8>>,
+    /// Bytes of those.
+    bytes: usize,
     /// Lines that there was room for.
     accepted: u64,
     /// Those of them that were written or could not be.
@@ -31,13 +36,14 @@ struct State {
 }
 
 impl Lines {
-    /// Writes lines to `output` by a thread of its own, for as long as the process lives; up to `most` wait.
+    /// Writes lines to `output` by a thread of its own, for as long as the process lives; up to `most` wait, and up to
+    /// `most_bytes` of them.
     ///
     /// # Errors
     /// There are no more threads.
-    pub(super) fn to(output: impl Write + Send + 'static, most: usize) -> io::Result<Arc<Self>> {
+    pub(super) fn to(output: impl Write + Send + 'static, most: usize, most_bytes: usize) -> io::Result<Arc<Self>> {
         let (state, accepted, settled) = <(Mutex<State>, Condvar, Condvar)>::default();
-        let lines = Arc::new(Self { most, state, accepted, settled });
+        let lines = Arc::new(Self { most, most_bytes, state, accepted, settled });
         let source = lines.clone();
         thread::Builder::new().name("log".to_owned()).spawn(move || source.write_to(Output { output, torn: false }))?;
         Ok(lines)
@@ -58,7 +64,9 @@ impl Lines {
 
     fn accept(&self, line: Vec<u8>) {
         let mut state = self.state.lock();
-        if state.waiting.len() < self.most {
+        let has_room = state.waiting.len() < self.most && state.bytes + line.len() <= self.most_bytes;
+        if has_room || state.waiting.is_empty() {
+            state.bytes += line.len();
             state.waiting.push_back(line);
             state.accepted += 1;
             self.accepted.notify_one();
@@ -74,6 +82,7 @@ impl Lines {
                 self.accepted.wait(&mut state);
                 continue;
             };
+            state.bytes -= line.len();
             drop(state);
             let lost = output.write_line(line).is_err();
             state = self.state.lock();
@@ -171,6 +180,9 @@ mod tests {
         }
     }
 
+    /// More than all lines of a test have.
+    const BYTES: usize = 1 << 20;
+
     /// Longer than a busy machine takes for anything here.
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -188,7 +200,7 @@ mod tests {
         const LOGGED: usize = 100;
         let (busy, free) = mpsc::channel();
         let written = Arc::new(Mutex::new(Vec::new()));
-        let lines = Lines::to(Stuck { free, time: Duration::ZERO, written: written.clone() }, 10).unwrap();
+        let lines = Lines::to(Stuck { free, time: Duration::ZERO, written: written.clone() }, 10, BYTES).unwrap();
         let source = lines.clone();
         let logs = thread::spawn(move || (0..LOGGED).for_each(|_| source.accept(b"\n".to_vec())));
         until("who logs goes on", || logs.is_finished());
@@ -197,12 +209,25 @@ mod tests {
         until("each is written or counted", || written.lock().len() as u64 + lines.lost() == LOGGED as u64);
     }
 
+    #[test]
+    fn long_lines_take_the_room_of_many() {
+        let (_busy, free) = mpsc::channel();
+        let lines = Lines::to(Stuck { free, time: Duration::ZERO, written: Arc::default() }, 100, 10).unwrap();
+        lines.accept(b"on its way".to_vec());
+        until("it is on its way", || lines.state.lock().waiting.is_empty());
+        lines.accept(b"longer than all that may wait".to_vec());
+        assert_eq!(lines.lost(), 0, "there is always room for one");
+        lines.accept(b"\n".to_vec());
+        assert_eq!(lines.lost(), 1);
+    }
+
     /// The process ends when this returns, whoever else is ending it.
     #[test]
     fn a_flush_waits_for_what_is_not_written_yet_beside_another_one() {
         let (busy, free) = mpsc::channel();
         let written = Arc::new(Mutex::new(Vec::new()));
-        let lines = Lines::to(Stuck { free, time: Duration::from_millis(50), written: written.clone() }, 10).unwrap();
+        let lines =
+            Lines::to(Stuck { free, time: Duration::from_millis(50), written: written.clone() }, 10, BYTES).unwrap();
         lines.accept(b"last words".to_vec());
         let other = lines.clone();
         let other = thread::spawn(move || other.flush(PATIENCE));
@@ -216,7 +241,8 @@ mod tests {
     fn a_flush_waits_for_a_reader_that_is_slow_and_far_behind() {
         let (busy, free) = mpsc::channel();
         let written = Arc::new(Mutex::new(Vec::new()));
-        let lines = Lines::to(Stuck { free, time: Duration::from_millis(300), written: written.clone() }, 3).unwrap();
+        let lines =
+            Lines::to(Stuck { free, time: Duration::from_millis(300), written: written.clone() }, 3, BYTES).unwrap();
         until("it is full", || {
             lines.accept(b"\n".to_vec());
             lines.lost() > 0
@@ -230,7 +256,7 @@ mod tests {
     #[test]
     fn a_flush_gives_up_where_nobody_reads() {
         let (_busy, free) = mpsc::channel();
-        let lines = Lines::to(Stuck { free, time: Duration::ZERO, written: Arc::default() }, 3).unwrap();
+        let lines = Lines::to(Stuck { free, time: Duration::ZERO, written: Arc::default() }, 3, BYTES).unwrap();
         lines.accept(b"\n".to_vec());
         lines.flush(Duration::from_millis(10));
     }
@@ -238,7 +264,7 @@ mod tests {
     #[test]
     fn what_cannot_be_written_is_counted_and_waited_for_no_more() {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let lines = Lines::to(full, 10).unwrap();
+        let lines = Lines::to(full, 10, BYTES).unwrap();
         (0..3).for_each(|_| lines.accept(b"\n".to_vec()));
         lines.flush(PATIENCE);
         assert_eq!(lines.lost(), 3);

@@ -24,6 +24,9 @@ use crate::config::{self, LogFormat};
 /// Lines that may wait to be written; those that come while there are so many are lost.
 const LINES: usize = 8192;
 
+/// Bytes of those; names of users and reasons may be long.
+const BYTES: usize = 8 << 20;
+
 /// How long the end waits for lines to be written.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -43,7 +46,7 @@ impl Log {
     pub fn start(settings: &config::Log) -> io::Result<Self> {
         let terminal = io::stderr().is_terminal();
         // Not by way of `io::stderr`, which would be locked for all others while a line is on its way.
-        let log = Lines::to(File::from(io::stderr().as_fd().try_clone_to_owned()?), LINES)?;
+        let log = Lines::to(File::from(io::stderr().as_fd().try_clone_to_owned()?), LINES, BYTES)?;
         let filter = EnvFilter::new(format!("warn,roomcast={:?}", settings.level));
         let lines = fmt().log_internal_errors(false);
         let lines = lines.with_env_filter(filter).with_writer(log.clone()).with_target(false).with_ansi(terminal);
@@ -104,7 +107,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_lost_becomes_a_metric() {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let log = Log(Lines::to(full, 10).unwrap());
+        let log = Log(Lines::to(full, 10, BYTES).unwrap());
         (&*log.0).write_all(b"\n").unwrap();
         log.end();
         let (counter, stop) = (IntCounter::new("lost", "Lost.").unwrap(), CancellationToken::new());
