@@ -39,9 +39,10 @@ pub fn until(at: Instant, apart: Duration) -> Instant {
     at - Duration::from_nanos(u64::try_from(beyond).unwrap_or(0))
 }
 
-/// The last moment within such a time of `from`.
+/// The last moment within such a time of `from`; exactly then where it is too short to have any.
 pub fn within(from: Instant, time: Duration) -> Instant {
-    until(from + time, apart(time)).max(from)
+    let apart = apart(time);
+    if apart < time { until(from + time, apart) } else { from + time }
 }
 
 #[cfg(test)]
@@ -60,7 +61,7 @@ mod tests {
         for micros in [0, 1, 900] {
             let time = Duration::from_micros(micros);
             let moment = within(from, time);
-            assert!(from <= moment && moment <= from + time, "{micros} µs");
+            assert_eq!(moment, from + time, "{micros} µs");
         }
     }
 

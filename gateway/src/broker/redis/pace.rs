@@ -69,6 +69,11 @@ impl Pace {
         until
     }
 
+    /// Nothing could be taken.
+    pub(super) fn give_up(&mut self) {
+        self.on = None;
+    }
+
     /// A batch of so many calls is taken, the last of which was made then.
     pub(super) fn taken(&mut self, now: Instant, calls: usize, last: Instant) {
         let before = self.taken.replace(now);

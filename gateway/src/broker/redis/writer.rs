@@ -42,7 +42,7 @@ pub(super) trait Purpose: Send + Sync + 'static {
     /// A word for the log.
     const WORD: &'static str;
 
-    /// How long after a batch the next one is written where calls come on and on; none by default.
+    /// How long after a batch the next one is written at the latest where calls come on and on; none by default.
     fn gathering_pause(&self) -> Duration {
         Duration::ZERO
     }
@@ -153,6 +153,7 @@ impl<P: Purpose> Writer<P> {
             }
             self.queue.take(self.link, Instant::now(), &mut batch);
             let outcome = if batch.is_empty() {
+                pace.give_up();
                 self.idle(&mut link, filled).await
             } else {
                 let now = Instant::now();

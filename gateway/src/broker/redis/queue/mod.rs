@@ -130,7 +130,10 @@ impl<Q, A> Queue<Q, A> {
         if waiting.place == Place::Nowhere {
             waiting.place = Place::Ready;
             lane.ready.push_back(group);
-            lane.filled.notify_one();
+            // A writer that lets calls gather takes them all when they are enough.
+            if lane.enough.is_none() {
+                lane.filled.notify_one();
+            }
         }
         Ok(receiver)
     }
