@@ -374,11 +374,12 @@ async fn an_epoch_ends_when_nobody_uses_it(backend: Backend) {
 
 async fn reading_is_a_use(backend: Backend) {
     let node = backend.node();
-    let short = Keep { meta_ttl: Duration::from_secs(1), ..KEEP };
+    // Longer than a busy machine keeps a test waiting between two reads, and shorter than all of them take.
+    let short = Keep { meta_ttl: Duration::from_secs(4), ..KEEP };
     let place = node.append("a", "0", &kept(short)).await.position.unwrap();
     let only_read = node.read("b", Page { meta_ttl: short.meta_ttl, ..EVERYTHING }).await.top;
     for _ in 0..4 {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
         let page = Page { limit: 0, meta_ttl: short.meta_ttl, ..EVERYTHING };
         assert_eq!(node.read("a", page).await.top, place);
         assert_eq!(node.read("b", page).await.top, only_read);
